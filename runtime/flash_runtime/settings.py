@@ -1,0 +1,239 @@
+"""Settings: the only reader of the environment.
+
+`Settings.from_environ` reads every variable once, at start, and reports every bad one in a single
+`SettingFault`. Everything else in the package receives the frozen value.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from flash_runtime.errors import SettingFault
+
+T = TypeVar("T")
+
+MEBIBYTE = 1024 * 1024
+EVERY_RESOURCE = "*"
+"""The value of FLASH_RESOURCE_NAME that mounts every load-balanced resource under `/{resource}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One process's configuration. Times are seconds, sizes bytes, `None` means "not set".
+
+    Secrets are left out of `repr`, so that a logged `Settings` shows none.
+    """
+
+    host: str
+    port: int
+    port_health: int
+    """Equal to `port` where PORT_HEALTH is not set."""
+    health_path: str
+    artifact_path: Path
+    artifact_sha256: str | None
+    artifact_wait: float
+    artifact_max_bytes: int
+    """The most that the artifact's members may add up to, unpacked."""
+    artifact_max_members: int
+    disable_unpack: bool
+    app_dir: Path
+    manifest_path: Path
+    resource_name: str | None
+    sdk: Literal["image", "artifact"]
+    workers: int | None
+    """`None` is `auto`: one a GPU, or one where there is no GPU."""
+    max_concurrency: int | None
+    max_queue: int | None
+    max_body_bytes: int
+    request_timeout: float
+    boot_timeout: float
+    drain_timeout: float
+    preload: tuple[str, ...]
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+    log_format: Literal["json", "text"]
+    access_log: bool
+    visible_devices: str | None
+    """CUDA_VISIBLE_DEVICES, or else NVIDIA_VISIBLE_DEVICES, as the container was given it."""
+    api_key: str | None = field(repr=False)
+    execute_token: str | None = field(repr=False)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+        """Read every setting from `environ`; an empty value counts as not set.
+
+        Raises `SettingFault` naming every variable that has a value which is not allowed, that value, and
+        what is allowed.
+        """
+        read = _Reader(environ)
+        port = read("PORT", _port, 8000)
+        app_dir = read("FLASH_APP_DIR", _absolute_path, Path("/app"))
+        settings = cls(
+            host=read("HOST", str, "0.0.0.0"),  # noqa: S104  a container listens on all of its interfaces
+            port=port,
+            port_health=read("PORT_HEALTH", _port, port),
+            health_path=read("HEALTH_CHECK_PATH", _url_path, "/ping"),
+            artifact_path=read("FLASH_BUILD_ARTIFACT_PATH", _absolute_path, Path("/root/.runpod/artifact.tar.gz")),
+            artifact_sha256=read("FLASH_ARTIFACT_SHA256", _sha256, None),
+            artifact_wait=read("FLASH_ARTIFACT_WAIT", _seconds, 30.0),
+            artifact_max_bytes=read("FLASH_ARTIFACT_MAX_BYTES", _positive, 8192 * MEBIBYTE),
+            artifact_max_members=read("FLASH_ARTIFACT_MAX_MEMBERS", _positive, 200_000),
+            disable_unpack=read("FLASH_DISABLE_UNPACK", _switch, False),
+            app_dir=app_dir,
+            manifest_path=read("FLASH_MANIFEST_PATH", _absolute_path, app_dir / "flash_manifest.json"),
+            resource_name=read("FLASH_RESOURCE_NAME", str, None),
+            sdk=read("FLASH_SDK", _one_of("image", "artifact"), "image"),
+            workers=read("FLASH_WORKERS", _workers, read("WEB_CONCURRENCY", _workers, None)),
+            max_concurrency=read("FLASH_MAX_CONCURRENCY", _positive, None),
+            max_queue=read("FLASH_MAX_QUEUE", _not_negative, None),
+            max_body_bytes=read("FLASH_MAX_BODY_BYTES", _positive, 30 * MEBIBYTE),
+            request_timeout=read("FLASH_REQUEST_TIMEOUT", _positive_seconds, 330.0),
+            boot_timeout=read("FLASH_BOOT_TIMEOUT", _positive_seconds, 480.0),
+            drain_timeout=read("FLASH_DRAIN_TIMEOUT", _seconds, 30.0),
+            preload=read("FLASH_PRELOAD", _names, ()),
+            log_level=read("LOG_LEVEL", _level, "INFO"),
+            log_format=read("LOG_FORMAT", _one_of("json", "text"), "text" if sys.stderr.isatty() else "json"),
+            access_log=read("FLASH_ACCESS_LOG", _switch, True),
+            visible_devices=environ.get("CUDA_VISIBLE_DEVICES", environ.get("NVIDIA_VISIBLE_DEVICES")),
+            api_key=read("FLASH_API_KEY", _secret, None),
+            execute_token=read("FLASH_EXECUTE_TOKEN", _secret, None),
+        )
+        read.raise_problems()
+        return settings
+
+
+class _Refused(Exception):
+    """A value is not allowed; the text says what is."""
+
+
+class _Reader:
+    """Reads variables one by one and collects what is wrong with them."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._problems: list[str] = []
+        self._names: list[str] = []
+
+    def __call__(self, name: str, parse: Callable[[str], Any], default: T) -> T:
+        text = self._environ.get(name, "").strip()
+        if not text:
+            return default
+        try:
+            value: T = parse(text)
+        except _Refused as refused:
+            shown = "(not shown: a secret)" if parse is _secret else repr(text)
+            self._problems.append(f"{name}={shown} is not allowed: it takes {refused}.")
+            self._names.append(name)
+            return default
+        return value
+
+    def raise_problems(self) -> None:
+        if self._problems:
+            raise SettingFault(
+                "\n".join(self._problems),
+                where=f"the environment ({', '.join(self._names)})",
+                remedy="set an allowed value, or unset the variable for its default.",
+            )
+
+
+def _whole(text: str, low: int, high: int, allowed: str) -> int:
+    # int() alone would take "1_000", "+5" and other scripts' digits, which no shell user means.
+    if not (text.isascii() and text.isdecimal() and len(text) <= 20 and low <= int(text) <= high):
+        raise _Refused(allowed)
+    return int(text)
+
+
+def _port(text: str) -> int:
+    return _whole(text, 1, 65535, "a TCP port from 1 to 65535")
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1, 2**62, "a whole number from 1 up")
+
+
+def _not_negative(text: str) -> int:
+    return _whole(text, 0, 2**31, "a whole number from 0 up")
+
+
+def _workers(text: str) -> int | None:
+    return None if text == "auto" else _whole(text, 1, 512, "`auto` or a whole number from 1 to 512")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 7 * 86400:
+        raise _Refused("a number of seconds from 0 to 604800 (a week)")
+    return value
+
+
+def _positive_seconds(text: str) -> float:
+    value = _seconds(text)
+    if value == 0:
+        raise _Refused("a number of seconds above 0, at most 604800 (a week)")
+    return value
+
+
+def _switch(text: str) -> bool:
+    word = text.lower()
+    if word in ("1", "on", "true", "yes"):
+        return True
+    if word in ("0", "off", "false", "no"):
+        return False
+    raise _Refused("1/on/true/yes or 0/off/false/no")
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise _Refused(" or ".join(f"`{word}`" for word in words))
+        return text.lower()
+
+    return parse
+
+
+def _level(text: str) -> str:
+    names = {"WARN": "WARNING", "FATAL": "CRITICAL"}
+    name = names.get(text.upper(), text.upper())
+    if name not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+        raise _Refused("DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    return name
+
+
+def _absolute_path(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute() or "\0" in text:
+        raise _Refused("an absolute path")
+    return path
+
+
+def _url_path(text: str) -> str:
+    if not text.startswith("/") or not text.isascii() or not text.isprintable() or any(c in text for c in " ?#{}%"):
+        raise _Refused("a plain URL path that starts with `/`, such as /ping")
+    return text
+
+
+def _sha256(text: str) -> str:
+    digest = text.lower()
+    if len(digest) != 64 or any(c not in "0123456789abcdef" for c in digest):
+        raise _Refused("64 hexadecimal digits, as `sha256sum` prints them")
+    return digest
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not all(part.isidentifier() for name in names for part in name.split(".")):
+        raise _Refused("module names separated by commas, such as torch,transformers")
+    return names
+
+
+def _secret(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise _Refused("printable ASCII without spaces, since it travels in an HTTP header")
+    return text

@@ -1,0 +1,1 @@
+"""A light drop-in for the vendor's `runpod_flash`."""

@@ -72,7 +72,9 @@ class ManifestFault(Fault):
 
     exit_code = EXIT_BAD_DATA
 
-    def __init__(self, what: str, *, where: str, remedy: str | None = None, problems: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, what: str, *, where: str, remedy: str | None = None, problems: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(what, where=where, remedy=remedy)
         self.problems = problems
 
@@ -85,7 +87,9 @@ class UserCodeFault(Fault):
 
     exit_code = EXIT_SOFTWARE
 
-    def __init__(self, what: str, *, where: str | None = None, remedy: str | None = None, traceback: str = "") -> None:
+    def __init__(
+        self, what: str, *, where: str | None = None, remedy: str | None = None, traceback: str = ""
+    ) -> None:
         super().__init__(what, where=where, remedy=remedy)
         self.traceback = traceback
 

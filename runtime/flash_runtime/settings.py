@@ -57,8 +57,10 @@ class Settings:
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
     log_format: Literal["json", "text"]
     access_log: bool
-    visible_devices: str | None
-    """CUDA_VISIBLE_DEVICES, or else NVIDIA_VISIBLE_DEVICES, as the container was given it."""
+    cuda_visible_devices: str | None
+    """CUDA_VISIBLE_DEVICES as the container was given it: here an empty value means "no GPU"."""
+    nvidia_visible_devices: str | None
+    """NVIDIA_VISIBLE_DEVICES as the container was given it; empty as above."""
     api_key: str | None = field(repr=False)
     execute_token: str | None = field(repr=False)
 
@@ -73,11 +75,13 @@ class Settings:
         port = read("PORT", _port, 8000)
         app_dir = read("FLASH_APP_DIR", _absolute_path, Path("/app"))
         settings = cls(
-            host=read("HOST", str, "0.0.0.0"),  # noqa: S104  a container listens on all of its interfaces
+            host=read("FLASH_HOST", str, "0.0.0.0"),  # noqa: S104  a container listens on all of its interfaces
             port=port,
             port_health=read("PORT_HEALTH", _port, port),
             health_path=read("HEALTH_CHECK_PATH", _url_path, "/ping"),
-            artifact_path=read("FLASH_BUILD_ARTIFACT_PATH", _absolute_path, Path("/root/.runpod/artifact.tar.gz")),
+            artifact_path=read(
+                "FLASH_BUILD_ARTIFACT_PATH", _absolute_path, Path("/root/.runpod/artifact.tar.gz")
+            ),
             artifact_sha256=read("FLASH_ARTIFACT_SHA256", _sha256, None),
             artifact_wait=read("FLASH_ARTIFACT_WAIT", _seconds, 30.0),
             artifact_max_bytes=read("FLASH_ARTIFACT_MAX_BYTES", _positive, 8192 * MEBIBYTE),
@@ -98,7 +102,8 @@ class Settings:
             log_level=read("LOG_LEVEL", _level, "INFO"),
             log_format=read("LOG_FORMAT", _one_of("json", "text"), "text" if sys.stderr.isatty() else "json"),
             access_log=read("FLASH_ACCESS_LOG", _switch, True),
-            visible_devices=environ.get("CUDA_VISIBLE_DEVICES", environ.get("NVIDIA_VISIBLE_DEVICES")),
+            cuda_visible_devices=environ.get("CUDA_VISIBLE_DEVICES"),
+            nvidia_visible_devices=environ.get("NVIDIA_VISIBLE_DEVICES"),
             api_key=read("FLASH_API_KEY", _secret, None),
             execute_token=read("FLASH_EXECUTE_TOKEN", _secret, None),
         )
@@ -214,7 +219,12 @@ def _absolute_path(text: str) -> Path:
 
 
 def _url_path(text: str) -> str:
-    if not text.startswith("/") or not text.isascii() or not text.isprintable() or any(c in text for c in " ?#{}%"):
+    if (
+        not text.startswith("/")
+        or not text.isascii()
+        or not text.isprintable()
+        or any(c in text for c in " ?#{}%")
+    ):
         raise _Refused("a plain URL path that starts with `/`, such as /ping")
     return text
 

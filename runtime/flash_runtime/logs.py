@@ -1,0 +1,173 @@
+"""Logs: one line an event, JSON or text, on standard error.
+
+Every line of a request carries its id, also those of the user's own `logging` and `print` calls. A worker's
+lines carry its slot.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import io
+import json
+import logging
+import os
+import select
+import sys
+import time
+from typing import BinaryIO, Literal, cast
+
+request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("flash_request_id", default=None)
+"""The id of the request that the current task or thread works on; `None` outside of one."""
+
+_STDERR = 2
+_LINE_LIMIT = 64 * 1024
+# What every LogRecord has; anything else on a record came with `extra=` and is shown.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+
+def configure(level: str, style: Literal["json", "text"]) -> None:
+    """Send every record of this process to standard error, one line each."""
+    formatter = _JsonFormatter() if style == "json" else _TextFormatter()
+    handler = _DescriptorHandler(_STDERR)
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    # Their start and stop lines repeat the supervisor's.
+    for name in ("uvicorn", "gunicorn"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+
+
+def set_slot(slot: int) -> None:
+    """Name the worker's slot in every line from now on. Call it once, in the worker."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, _JsonFormatter | _TextFormatter):
+            handler.formatter.slot = slot
+
+
+def capture_prints() -> None:
+    """Turn what user code prints into records of the loggers `stdout` and `stderr`, a line each."""
+    sys.stdout = _PrintStream("stdout", logging.INFO)
+    sys.stderr = _PrintStream("stderr", logging.WARNING)
+
+
+class _DescriptorHandler(logging.Handler):
+    """Writes a whole line with one system call, so that processes do not mix within a line."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            data = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
+        except Exception:  # noqa: BLE001  a user's broken record (`%d` with a string) must not fail the request
+            data = f"a log call of {record.pathname}:{record.lineno} cannot be formatted\n".encode()
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:
+                select.select([], [self._descriptor], [], 1.0)
+            except OSError:
+                return  # nobody reads the log any more; serving goes on
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object: time, level, logger, message, then what else the record carries."""
+
+    slot: int | None = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": _timestamp(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if self.slot is not None:
+            line["slot"] = self.slot
+        current = request_id.get()
+        if current is not None:
+            line["request_id"] = current
+        line.update(_extras(record))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack"] = record.stack_info
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class _TextFormatter(logging.Formatter):
+    """A line for a person: time, level, slot, request id, message, extras; a traceback below."""
+
+    slot: int | None = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        parts = [_timestamp(record.created)[11:23], f"{record.levelname:<7}"]
+        if self.slot is not None:
+            parts.append(f"[{self.slot}]")
+        current = request_id.get()
+        if current is not None:
+            parts.append(f"({current})")
+        if record.name in ("stdout", "stderr"):
+            parts.append("|")
+        parts.append(record.getMessage())
+        parts += [f"{key}={value}" for key, value in _extras(record).items()]
+        text = " ".join(parts)
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        if record.stack_info:
+            text += "\n" + record.stack_info
+        return text
+
+
+class _PrintStream(io.TextIOBase):
+    """A text stream whose lines become log records, in the context of whoever printed them."""
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def __init__(self, name: str, level: int) -> None:
+        super().__init__()
+        self._logger = logging.getLogger(name)
+        self._level = level
+        # Two requests may print at the same time: each context has a line of its own.
+        self._begun: contextvars.ContextVar[str] = contextvars.ContextVar(f"flash_{name}", default="")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, rest = (self._begun.get() + text).split("\n")
+        if len(rest) > _LINE_LIMIT:
+            lines, rest = [*lines, rest], ""
+        self._begun.set(rest)
+        for line in lines:
+            if line.strip():
+                self._logger.log(self._level, "%s", line.rstrip("\r"))
+        return len(text)
+
+    def flush(self) -> None:
+        rest = self._begun.get()
+        if rest:
+            self._begun.set("")
+            self._logger.log(self._level, "%s", rest)
+
+    def fileno(self) -> int:
+        return 1 if self._logger.name == "stdout" else _STDERR
+
+    @property
+    def buffer(self) -> BinaryIO:
+        """The process's own stream, for code that writes bytes; those are not turned into records."""
+        stream = sys.__stdout__ if self._logger.name == "stdout" else sys.__stderr__
+        if stream is None:
+            raise AttributeError("buffer")
+        return cast(BinaryIO, stream.buffer)
+
+
+def _timestamp(seconds: float) -> str:
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+
+
+def _extras(record: logging.LogRecord) -> dict[str, object]:
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}

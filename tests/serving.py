@@ -94,7 +94,9 @@ def serve(
     env = environment(PORT=port, PORT_HEALTH=health_port, **settings)
     log_path = tmp_path / f"log-{port}.txt"
     with log_path.open("wb") as log, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
-        process = subprocess.Popen([*COMMAND, "serve"], env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*COMMAND, "serve"], env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+        )
         server = Server(process, port, health_port, log_path, client)
         try:
             if wait_ready:
@@ -111,10 +113,17 @@ def serve(
                     process.wait()
 
 
-def run(*arguments: str, timeout: float = 60, **settings: str | Path | int) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, timeout: float = 60, **settings: str | Path | int
+) -> subprocess.CompletedProcess[str]:
     """Run a `flash-runtime` command to its end."""
     return subprocess.run(
-        [*COMMAND, *arguments], env=environment(**settings), capture_output=True, text=True, timeout=timeout
+        [*COMMAND, *arguments],
+        env=environment(**settings),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
 
 

@@ -77,7 +77,6 @@ class HealthProcess:
         self._path = path
         self._port = list(port)
         self._port_health = list(port_health)
-        self._selector = selectors.DefaultSelector()
         self._open: set[_Connection] = set()
         self._on_port = False
 
@@ -88,6 +87,8 @@ class HealthProcess:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Made here, after the fork: an epoll descriptor would be one with the supervisor's.
+        self._selector = selectors.DefaultSelector()
         self._selector.register(self._board.wake_fd, selectors.EVENT_READ, self._on_wake)
         for listener in self._port_health:
             self._selector.register(listener, selectors.EVENT_READ, self._accept_health)
@@ -100,17 +101,16 @@ class HealthProcess:
 
     def _share_port(self) -> None:
         """Accept on the application's port just when no worker does."""
-        phase = self._board.phase
-        wanted = phase in (Phase.STARTING, Phase.RUNNING) and not self._board.any_ready()
-        if wanted == self._on_port:
-            return
-        for listener in self._port:
-            if wanted:
-                self._selector.register(listener, selectors.EVENT_READ, self._accept_port)
-            else:
-                self._selector.unregister(listener)
-        self._on_port = wanted
-        if phase in (Phase.DRAINING, Phase.FAILED):
+        stopping = self._board.phase in (Phase.DRAINING, Phase.FAILED)
+        wanted = not stopping and not self._board.any_ready()
+        if wanted != self._on_port:
+            for listener in self._port:
+                if wanted:
+                    self._selector.register(listener, selectors.EVENT_READ, self._accept_port)
+                else:
+                    self._selector.unregister(listener)
+            self._on_port = wanted
+        if stopping:
             for listener in self._port:
                 listener.close()  # or the kernel would go on accepting for a socket that nobody reads
             self._port = []

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import NoReturn
 
 from flash_runtime import artifact, devices, logs
-from flash_runtime.errors import EXIT_OK, Fault, SettingFault
+from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, Fault, SettingFault
 from flash_runtime.health import HealthProcess
 from flash_runtime.scoreboard import Phase, Scoreboard
 from flash_runtime.settings import Settings
@@ -92,7 +92,6 @@ class _HealthKeeper:
     ) -> None:
         self._board = board
         self._process = HealthProcess(board, settings.health_path, listeners, health_listeners)
-        self._listeners = listeners
         self.pid = 0
 
     def start(self) -> int:
@@ -100,7 +99,12 @@ class _HealthKeeper:
         parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            self._process.run(parent)
+            try:
+                self._process.run(parent)
+            except BaseException:
+                log.critical("the health process failed", exc_info=True)
+            finally:
+                os._exit(EXIT_SOFTWARE)
         return self.pid
 
     def stop(self) -> None:

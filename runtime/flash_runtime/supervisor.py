@@ -74,6 +74,16 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def start(self) -> None:
         super().start()
+        settings = self._launch.settings
+        log.info(
+            "serving on port %d",
+            settings.port,
+            extra={
+                "health": f":{settings.port_health}{settings.health_path}",
+                "workers": len(self._keeping),
+                "routes": [f"{route.method} {route.path}" for route in self._launch.routes],
+            },
+        )
         self._board.phase = Phase.RUNNING
 
     # What to keep running.
@@ -163,10 +173,10 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._remember(keeping, fault, status)
 
     def _remember(self, keeping: _Keeping, fault: tuple[int, str] | None, status: int) -> None:
-        text = (
-            f"The worker of slot {keeping.slot.number} ended while it imported user code: {_describe(status)}."
+        silent = (
+            f"Slot {keeping.slot.number}'s worker ended while it imported user code: {_describe(status)}."
         )
-        self._boot_fault = fault or (EXIT_SOFTWARE, text)
+        self._boot_fault = fault or (EXIT_SOFTWARE, silent)
 
     def _give_up_if_hopeless(self, now: float) -> None:
         if self._boot_fault is None or self._board.any_ready():

@@ -110,7 +110,16 @@ def test_wrong_usage_exits_64():
         ("other = 1\n", "hello"),
         ("hello = 1\n", "hello"),
     ],
-    ids=["missing-dependency", "syntax", "raises", "sys.exit", "os._exit", "segfault", "no-handler", "not-callable"],
+    ids=[
+        "missing-dependency",
+        "syntax",
+        "raises",
+        "sys.exit",
+        "os._exit",
+        "segfault",
+        "no-handler",
+        "not-callable",
+    ],
 )
 def test_user_code_that_cannot_start_exits_70_with_the_reason_last_in_the_log(tmp_path, source, expected):
     directory = user_code(tmp_path, source, ROUTES)

@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import socket
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -162,8 +163,8 @@ def test_a_slow_reader_does_not_make_the_server_buffer_a_stream(server: Server):
         client.sendall(b"GET /numbers?count=20000000 HTTP/1.1\r\nHost: x\r\n\r\n")
         time.sleep(1)
         (pid,) = server.workers()
-        with open(f"/proc/{pid}/status") as status:
-            (resident,) = [int(line.split()[1]) for line in status if line.startswith("VmRSS")]
+        status = Path(f"/proc/{pid}/status").read_text().splitlines()
+        (resident,) = [int(line.split()[1]) for line in status if line.startswith("VmRSS")]
         assert resident < 400_000  # kB; the whole stream is about 170 MB
         assert server.client.get("/closed").status_code == 200
 
@@ -172,7 +173,9 @@ def test_a_slow_reader_does_not_make_the_server_buffer_a_stream(server: Server):
 def test_prints_and_logs_of_requests_at_the_same_time_carry_their_own_ids(server: Server, path):
     words = [f"{path[1:]}-word-{number}" for number in range(8)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda word: server.client.get(f"{path}/{word}", headers={"X-Request-ID": word}), words))
+        list(
+            pool.map(lambda word: server.client.get(f"{path}/{word}", headers={"X-Request-ID": word}), words)
+        )
     for word in words:
         found = {line["logger"]: line for line in server.lines() if line.get("request_id") == word}
         assert found["stdout"]["message"] == f"printed {word}"
@@ -182,7 +185,10 @@ def test_prints_and_logs_of_requests_at_the_same_time_carry_their_own_ids(server
 
 def test_the_access_line_has_method_route_status_time_and_slot(server: Server):
     server.client.get("/talk/access", headers={"X-Request-ID": "access-line"})
-    until(lambda: any(line.get("request_id") == "access-line" and "ms" in line for line in server.lines()), "a line")
+    until(
+        lambda: any(line.get("request_id") == "access-line" and "ms" in line for line in server.lines()),
+        "a line",
+    )
     (line,) = [line for line in server.lines() if line.get("request_id") == "access-line" and "ms" in line]
     assert (line["method"], line["route"], line["status"], line["slot"]) == ("GET", "/talk/{word}", 200, 0)
     assert line["ms"] > 0
@@ -194,7 +200,11 @@ def test_the_docs_show_the_handlers(server: Server):
 
 
 def test_malformed_http_leaves_the_worker_serving(server: Server):
-    for garbage in (b"\x00\x01\x02\r\n\r\n", b"GET\r\n\r\n", b"POST /echo HTTP/1.1\r\nContent-Length: -1\r\n\r\n"):
+    for garbage in (
+        b"\x00\x01\x02\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+    ):
         with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
             client.sendall(garbage)
             client.recv(4096)

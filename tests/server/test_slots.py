@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import httpx
 import pytest
@@ -64,16 +65,17 @@ def test_a_handler_that_ends_its_process_costs_only_its_own_request(tmp_path):
     with serve(tmp_path, FLASH_APP_DIR=directory, FLASH_WORKERS=1) as server:
         with pytest.raises(httpx.RemoteProtocolError):
             server.client.post("/die")
-        until(lambda: server.ping() == 200 and server.client.get("/device").status_code == 200, "a replacement")
+        until(
+            lambda: server.ping() == 200 and server.client.get("/device").status_code == 200, "a replacement"
+        )
 
 
 def test_a_killed_health_process_is_replaced(tmp_path):
     directory = user_code(tmp_path, DEVICE, ROUTES)
     with serve(tmp_path, separate_health=True, FLASH_APP_DIR=directory) as server:
         assert server.ping(health_port=True) == 200
-        children = f"/proc/{server.process.pid}/task/{server.process.pid}/children"
-        with open(children) as listing:
-            health = int(listing.read().split()[0])
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        health = int(children.read_text().split()[0])
         os.kill(health, signal.SIGKILL)
         until(lambda: server.ping("/livez", health_port=True) == 200, "another health process")
 
@@ -84,4 +86,4 @@ def test_workers_end_with_a_killed_supervisor(tmp_path):
         workers = server.workers()
         server.process.kill()
         server.process.wait()
-        until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers), "no orphans")
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "no orphans")

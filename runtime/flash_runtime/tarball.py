@@ -1,0 +1,193 @@
+"""Unpacks a tar archive that nobody vouches for.
+
+The standard library's `data` filter judges each member; on top of it, sizes are bounded, and links come after
+all files, so that nothing is ever written through one.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import sys
+import tarfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from flash_runtime.errors import ArtifactFault, Fault, SettingFault
+
+_LARGEST_HEADER = 1024 * 1024
+_CHUNK = 1024 * 1024
+_END_OF_TAR = bytes(tarfile.BLOCKSIZE)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many members an archive may have, and how many bytes they may add up to, unpacked."""
+
+    members: int
+    size: int
+
+
+def extract(file: BinaryIO, app: Path, limits: Limits, where: str) -> int:
+    """Unpack a tar archive, plain or gzip, into the empty directory `app`; returns the count of members.
+
+    Raises `ArtifactFault`, naming `where` as the place, for an archive that is damaged, passes the limits, or
+    has a member that is no file, directory or link within `app`. Raises `OSError` for what is no fault of the
+    archive's: a full disk, a directory that cannot be written.
+    """
+    if not hasattr(tarfile, "data_filter"):
+        raise SettingFault(
+            "This Python cannot unpack archives safely.",
+            where=f"Python {sys.version.split()[0]}",
+            remedy="use Python 3.11.4 or newer.",
+        )
+    try:
+        stream = _Stream(file)
+        with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:") as tar:
+            count, links = _extract_files(tar, app, limits, where)
+            stream.finish(limits.size)
+            _extract_links(tar, links, app, where)
+            return count
+    except Fault:
+        raise
+    except EOFError:
+        what = "ends too early"
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
+        what = f"is damaged, or no tar archive ({_brief(error)})"
+    except (ValueError, KeyError, OverflowError, UnicodeError) as error:
+        what = f"has a member that cannot be unpacked ({_brief(error)})"
+    except OSError as error:
+        if error.errno not in _MEMBERS_FAULT:
+            raise
+        what = f"has a member that cannot be unpacked ({_brief(error)})"
+    raise _refusal(where, what) from None
+
+
+_MEMBERS_FAULT = (
+    None,  # tarfile's own
+    errno.EEXIST,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+)
+"""What a hostile name or link ends in; other errors are the directory's or the disk's."""
+
+
+class _Stream:
+    """What tarfile reads from: decompresses, and refuses headers that would fill the memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        self._source = gzip.GzipFile(fileobj=file) if compressed else file
+        self._last_read = b""
+        self.seek, self.tell = self._source.seek, self._source.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        self._last_read = self._source.read(size)
+        return self._last_read
+
+    def finish(self, limit: int) -> None:
+        """Call after the last member: raises `EOFError` unless the archive came to its proper end."""
+        # tarfile takes any damage after the first member for the end.
+        if self._last_read != _END_OF_TAR:
+            raise EOFError
+        # gzip's checksum comes last, and is only seen by who reads so far.
+        read = 0
+        while read <= limit and (chunk := self._source.read(_CHUNK)):
+            read += len(chunk)
+
+
+def _extract_files(
+    tar: tarfile.TarFile, app: Path, limits: Limits, where: str
+) -> tuple[int, list[tarfile.TarInfo]]:
+    """Unpack files and directories; returns the count of members and those that are links."""
+    links: list[tarfile.TarInfo] = []
+    count = size = 0
+    for member in tar:
+        count, size = count + 1, size + member.size
+        if count > limits.members:
+            raise _refusal(
+                where,
+                f"has more than {limits.members} members",
+                "if it is meant to, raise FLASH_ARTIFACT_MAX_MEMBERS.",
+            )
+        if size > limits.size:
+            raise _refusal(
+                where,
+                f"unpacks to more than {limits.size} bytes",
+                "if it is meant to, raise FLASH_ARTIFACT_MAX_BYTES.",
+            )
+        _refuse_name(member, where)
+        if member.issym() or member.islnk():
+            links.append(member)
+        elif member.isreg() or member.isdir():
+            _extract_one(tar, member, app, where)
+        else:
+            raise _refusal(where, f"has a device or another special file, {_shown(member.name)}")
+    return count, links
+
+
+def _extract_links(tar: tarfile.TarFile, links: list[tarfile.TarInfo], app: Path, where: str) -> None:
+    # Hard links first: with no symbolic link there yet, none of them can name a file elsewhere.
+    for link in sorted(links, key=tarfile.TarInfo.issym):
+        _refuse_parent_outside(link, app, where)
+        _extract_one(tar, link, app, where)
+    for link in links:
+        _refuse_link_outside(link, app, where)
+
+
+def _extract_one(tar: tarfile.TarFile, member: tarfile.TarInfo, app: Path, where: str) -> None:
+    try:
+        tar.extract(member, app, filter="data")
+    except tarfile.FilterError as error:
+        raise _refusal(where, f"has a member that may not be unpacked: {_brief(error)}") from error
+
+
+def _refuse_name(member: tarfile.TarInfo, where: str) -> None:
+    if member.name.startswith("/"):
+        raise _refusal(where, f"has a member with an absolute name, {_shown(member.name)}")
+    if ".." in member.name.split("/"):
+        raise _refusal(where, f"has a member that leaves the directory, {_shown(member.name)}")
+
+
+def _refuse_parent_outside(link: tarfile.TarInfo, app: Path, where: str) -> None:
+    # An earlier link may be among the directories of this one's name.
+    parent = os.path.dirname(os.path.join(app, link.name))  # noqa: PTH118, PTH120  names stay as they are
+    while not os.path.lexists(parent):
+        parent = os.path.dirname(parent)  # noqa: PTH120
+    if not Path(os.path.realpath(parent)).is_relative_to(os.path.realpath(app)):
+        raise _refusal(where, f"has a link that leaves the directory, {_shown(link.name)}")
+
+
+def _refuse_link_outside(link: tarfile.TarInfo, app: Path, where: str) -> None:
+    # The `data` filter judges each link by its text; only the file system knows where several lead together.
+    path = app / link.name
+    if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(app)):
+        raise _refusal(where, f"has a link that leaves the directory, {_shown(link.name)}")
+
+
+def _refusal(where: str, what: str, remedy: str | None = None) -> ArtifactFault:
+    return ArtifactFault(
+        f"The build artifact {what}.",
+        where=where,
+        remedy=remedy or "make it again with `flash build`, and copy it whole.",
+    )
+
+
+def _brief(error: Exception) -> str:
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _shown(name: str) -> str:
+    return repr(name) if len(name) <= 100 else f"{name[:100]!r}…"

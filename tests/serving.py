@@ -80,7 +80,6 @@ def until(condition: Callable[[], object], what: str, seconds: float = 20) -> No
 def environment(**settings: str | Path | int) -> dict[str, str]:
     """An environment with nothing of this machine's but the path, and these settings."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    kept |= {"PYTHONPATH": os.environ["STUB"]} if "STUB" in os.environ else {}
     return {**kept, "FLASH_HOST": "127.0.0.1", **{name: str(value) for name, value in settings.items()}}
 
 

@@ -160,7 +160,7 @@ class _Unpacking:
         self._refuse_strangers_files()
         beside = self._target.parent
         try:
-            self._target.mkdir(parents=True, exist_ok=True)
+            beside.mkdir(parents=True, exist_ok=True)
             if not os.path.ismount(self._target) and os.access(beside, os.W_OK | os.X_OK):
                 try:
                     return self._unpack(file, beside, self._replace)
@@ -169,6 +169,7 @@ class _Unpacking:
                     if error.errno != errno.EBUSY:
                         raise
                     file.seek(0)
+            self._target.mkdir(exist_ok=True)
             return self._unpack(file, self._target, self._refill)
         except OSError as error:
             raise SettingFault(
@@ -227,6 +228,9 @@ class _Unpacking:
 
     def _replace(self, app: Path, staging: Path) -> None:
         """Put the whole directory in the target's place."""
+        if not self._target.exists():
+            app.rename(self._target)
+            return
         app.chmod(self._target.stat().st_mode & 0o7777)
         self._target.rename(staging / "old")
         try:

@@ -10,6 +10,8 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -31,9 +33,8 @@ class _Stopped(BaseException):
 def serve(settings: Settings) -> int:
     """Serve until told to stop; returns the exit code, or ends in the supervisor's `SystemExit`."""
     logs.configure(settings.log_level, settings.log_format)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _on_stop)
-    stopper: _HealthKeeper | None = None
+    _handle_stop(_on_stop)
+    keeper: _HealthKeeper | None = None
     try:
         slots = devices.slots(
             devices.discover(settings.cuda_visible_devices, settings.nvidia_visible_devices), settings.workers
@@ -42,9 +43,9 @@ def serve(settings: Settings) -> int:
         separate = settings.port_health != settings.port
         health_listeners = [_listen("PORT_HEALTH", settings.host, settings.port_health)] if separate else []
         board = Scoreboard(len(slots))
-        stopper = _HealthKeeper(settings, board, listeners, health_listeners)
-        stopper.start()
-        _supervise(settings, slots, listeners, health_listeners, board, stopper)
+        keeper = _HealthKeeper(settings, board, listeners, health_listeners)
+        keeper.start()
+        _supervise(settings, slots, listeners, health_listeners, board, keeper)
     except Fault as fault:
         log.critical("%s", fault)
         return fault.exit_code
@@ -52,8 +53,8 @@ def serve(settings: Settings) -> int:
         log.info("stopped before the application was started")
         return EXIT_OK
     finally:
-        if stopper is not None:
-            stopper.stop()
+        if keeper is not None:
+            keeper.stop()
 
 
 def _supervise(
@@ -67,14 +68,15 @@ def _supervise(
     _warn_of_settings_without_effect(settings)
     app_dir = artifact.prepare(settings)
     # Imported here, since each costs more than all that went before: health answers meanwhile.
-    from flash_runtime import manifest
-    from flash_runtime.supervisor import Supervisor
-    from flash_runtime.worker import Launch, import_framework
+    with _stop_held_back():
+        from flash_runtime import manifest
+        from flash_runtime.supervisor import Supervisor
+        from flash_runtime.worker import Launch, import_framework
 
+        import_framework()
     found = manifest.load(settings.manifest_path, reserved=("/ping", "/execute", settings.health_path))
     manifest.check_python(found, app_dir)
     routes = manifest.routes_for(found, settings.resource_name)
-    import_framework()
     launch = Launch(settings, app_dir, routes, found.project_name, board, tuple(health_listeners))
     Supervisor(launch, slots, listeners, keeper.start, keeper.pid).run()
     raise AssertionError("the supervisor ends in SystemExit")
@@ -152,6 +154,27 @@ def _warn_of_settings_without_effect(settings: Settings) -> None:
     for name, value in named.items():
         if value:
             log.warning("%s is set, but has no effect in this version", name)
+
+
+@contextmanager
+def _stop_held_back() -> Iterator[None]:
+    """Obey a stop only at the block's end: an exception in the midst of an import can end in a crash."""
+    asked = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+
+    _handle_stop(note)
+    yield
+    _handle_stop(_on_stop)
+    if asked:
+        raise _Stopped
+
+
+def _handle_stop(handler: Callable[[int, FrameType | None], object]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
 
 
 def _on_stop(number: int, frame: FrameType | None) -> NoReturn:

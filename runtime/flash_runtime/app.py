@@ -1,0 +1,143 @@
+"""The application: a FastAPI app with the handlers as its routes."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterable
+from types import TracebackType
+
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flash_runtime import binding, logs
+from flash_runtime.binding import Handler
+from flash_runtime.errors import ManifestFault, UserCodeFault
+from flash_runtime.manifest import Route
+from flash_runtime.responses import FiniteJSONResponse
+
+log = logging.getLogger("flash_runtime.app")
+
+_FRAMEWORK = frozenset({"anyio", "contextlib", "fastapi", "flash_runtime", "starlette"})
+"""The packages that call a handler; their frames above it say nothing about it."""
+
+
+def build(bound: Iterable[tuple[Route, Handler]], *, title: str) -> FastAPI:
+    """The application of these handlers, each on its route, in the order given.
+
+    `/docs`, `/redoc` and `/openapi.json` are FastAPI's, unless a handler takes one of them. Raises
+    `ManifestFault` naming every route whose path has parameters that the handler does not take, and
+    `UserCodeFault` for a handler whose signature cannot be served.
+    """
+    pairs = list(bound)
+    _refuse_untaken(pairs)
+    taken = {route.path for route, _ in pairs}
+    app = FastAPI(
+        title=title,
+        openapi_url=None if "/openapi.json" in taken else "/openapi.json",
+        docs_url=None if "/docs" in taken else "/docs",
+        redoc_url=None if "/redoc" in taken else "/redoc",
+        default_response_class=FiniteJSONResponse,
+        exception_handlers={RequestValidationError: _on_invalid_request},
+    )
+    app.add_middleware(_Failures)
+    for route, handler in pairs:
+        _mount(app, route, handler)
+    return app
+
+
+def _refuse_untaken(pairs: list[tuple[Route, Handler]]) -> None:
+    problems = [
+        f"{route}: `{route.module}.{route.function}` does not take {', '.join(missing)}"
+        for route, handler in pairs
+        if (missing := binding.untaken(route, handler))
+    ]
+    if problems:
+        raise ManifestFault(
+            "Paths have parameters that their handlers do not take.",
+            where="the routes of the manifest",
+            remedy="give each handler a parameter for every name in braces, and build again.",
+            problems=tuple(problems),
+        )
+
+
+def _mount(app: FastAPI, route: Route, handler: Handler) -> None:
+    bound = binding.bind(route, handler)
+    try:
+        app.add_api_route(
+            route.path,
+            bound.endpoint,
+            methods=[route.method],
+            name=route.function,
+            operation_id=f"{route.resource}_{route.function}_{route.method}".lower().replace("-", "_"),
+            responses={200: {"model": bound.result}} if bound.result is not None else None,
+        )
+    except Exception as error:
+        # FastAPI reads the handler's types here, and says what it cannot read in many kinds of exception.
+        raise UserCodeFault(
+            f"`{route.module}.{route.function}` cannot be the handler of {route}: {error}",
+            where=f"{route.module}.py",
+            remedy="change the parameter or the annotation that the text names.",
+            traceback=traceback.format_exc(),
+        ) from error
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> FiniteJSONResponse:
+    """422 in FastAPI's shape; a NaN in the request, which it repeats, must not fail the answer."""
+    assert isinstance(error, RequestValidationError)
+    return FiniteJSONResponse({"detail": jsonable_encoder(error.errors())}, status_code=422)
+
+
+class _Failures:
+    """Middleware: what a handler raises is logged whole, and the client only told that it failed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:  # noqa: BLE001  user code may raise anything
+            _log_failure(scope, error)
+            if not started:
+                await _internal_server_error()(scope, receive, send)
+            # Else the response stays unfinished, which closes the connection: all that is left to say.
+
+
+def _internal_server_error() -> FiniteJSONResponse:
+    return FiniteJSONResponse(
+        {"detail": "Internal Server Error", "request_id": logs.request_id.get()}, status_code=500
+    )
+
+
+def _log_failure(scope: Scope, error: Exception) -> None:
+    shown: BaseException = error
+    if isinstance(error, binding.HandlerExit) and error.__cause__ is not None:
+        shown = error.__cause__
+    log.error(
+        "%s %s failed: %s",
+        scope.get("method"),
+        getattr(scope.get("route"), "path", None) or scope.get("path"),
+        type(shown).__name__,
+        exc_info=(type(shown), shown, _user_frames(shown.__traceback__)),
+    )
+
+
+def _user_frames(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame that is not the framework's; all of it where there is none."""
+    current = trace
+    while current is not None:
+        package = current.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+        if package not in _FRAMEWORK:
+            return current
+        current = current.tb_next
+    return trace

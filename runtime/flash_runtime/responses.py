@@ -1,0 +1,99 @@
+"""Results to responses: JSON that every client can read, and generators streamed as they run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from typing import Any
+
+from fastapi.encoders import jsonable_encoder
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+
+_END = object()
+
+
+class FiniteJSONResponse(JSONResponse):
+    """JSON as RFC 8259 has it: NaN and the infinities, which it lacks, are `null`."""
+
+    def render(self, content: Any) -> bytes:
+        return to_json(content)
+
+
+def to_json(content: Any) -> bytes:
+    """`content`, made of JSON's own types, as UTF-8. Raises `TypeError` or `ValueError` for others."""
+    try:
+        text = _dumps(content)
+    except ValueError:
+        text = _dumps(_finite(content))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can carry
+        return _dumps(_finite(content), ascii_only=True).encode()
+
+
+async def stream(generator: Generator[Any, Any, Any] | AsyncGenerator[Any, Any]) -> StreamingResponse:
+    """A response that sends each item as it is yielded; a plain generator runs in a thread.
+
+    The first item decides: text/plain for `str`, application/octet-stream for bytes, else
+    application/x-ndjson, a JSON value a line. It is waited for here, so that an exception before it can still
+    be answered with a status of its own.
+    """
+    items: AsyncIterator[Any]
+    if isinstance(generator, AsyncGenerator):
+        items = generator
+        first = await anext(generator, _END)
+    else:
+        first = await run_in_threadpool(_next, generator)
+        items = iterate_in_threadpool(generator)
+    media_type = _media_type(first)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        try:
+            if first is not _END:
+                yield _chunk(first, media_type)
+                async for item in items:
+                    yield _chunk(item, media_type)
+        finally:
+            if isinstance(generator, AsyncGenerator):
+                await generator.aclose()
+            else:
+                generator.close()
+
+    return StreamingResponse(chunks(), media_type=media_type)
+
+
+def _next(generator: Any) -> Any:
+    return next(generator, _END)
+
+
+def _dumps(content: Any, *, ascii_only: bool = False) -> str:
+    return json.dumps(content, ensure_ascii=ascii_only, allow_nan=False, separators=(",", ":"))
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return content
+
+
+def _media_type(first: Any) -> str:
+    if isinstance(first, str):
+        return "text/plain"
+    if isinstance(first, bytes | bytearray | memoryview):
+        return "application/octet-stream"
+    return "application/x-ndjson"
+
+
+def _chunk(item: Any, media_type: str) -> bytes:
+    if media_type != "application/x-ndjson":
+        if isinstance(item, str):
+            return item.encode()
+        if isinstance(item, bytes | bytearray | memoryview):
+            return bytes(item)
+    return to_json(jsonable_encoder(item)) + b"\n"

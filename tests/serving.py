@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 USER_CODE = Path(__file__).parent / "user_code"
-COMMAND = [sys.executable, "-m", "flash_runtime"]
+MODULE = ["-m", "flash_runtime"]
 
 
 @dataclass
@@ -85,7 +85,12 @@ def environment(**settings: str | Path | int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def serve(
-    tmp_path: Path, *, wait_ready: bool = True, separate_health: bool = False, **settings: str | Path | int
+    tmp_path: Path,
+    *,
+    wait_ready: bool = True,
+    separate_health: bool = False,
+    python: str | Path = sys.executable,
+    **settings: str | Path | int,
 ) -> Iterator[Server]:
     """Run `flash-runtime serve` with these settings until the block ends."""
     port = free_port()
@@ -94,7 +99,7 @@ def serve(
     log_path = tmp_path / f"log-{port}.txt"
     with log_path.open("wb") as log, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
         process = subprocess.Popen(
-            [*COMMAND, "serve"], env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            [python, *MODULE, "serve"], env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )
         server = Server(process, port, health_port, log_path, client)
         try:
@@ -117,7 +122,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a `flash-runtime` command to its end."""
     return subprocess.run(
-        [*COMMAND, *arguments],
+        [sys.executable, *MODULE, *arguments],
         env=environment(**settings),
         check=False,
         capture_output=True,

@@ -83,12 +83,10 @@ def bind(route: Route, handler: Handler) -> Binding:
     returned = Parameter.empty if gathered or _streams(handler) else signature.return_annotation
     keyword_only = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in own]
     shown = inspect.Signature(keyword_only, return_annotation=returned)
-    vars(endpoint).update(
-        __name__=_name(handler),
-        __doc__=inspect.getdoc(handler),
-        __module__=getattr(handler, "__module__", __name__),
-        __signature__=shown,
-    )
+    endpoint.__name__ = _name(handler)
+    endpoint.__doc__ = inspect.getdoc(handler)
+    endpoint.__module__ = getattr(handler, "__module__", __name__)
+    endpoint.__signature__ = shown  # type: ignore[attr-defined]
     documented = signature.return_annotation if gathered and not _streams(handler) else None
     return Binding(endpoint, documented if _is_documentable(documented) else None)
 

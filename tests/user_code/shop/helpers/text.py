@@ -1,0 +1,5 @@
+"""Text, for the shop."""
+
+
+def shout(text: str) -> str:
+    return text.upper()

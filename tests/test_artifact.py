@@ -17,11 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from flash_runtime import artifact
 from flash_runtime.errors import ArtifactFault, ArtifactMissingFault, SettingFault
 from flash_runtime.settings import Settings
-from hypothesis import given
-from hypothesis import strategies as st
 
 MANIFEST = ("flash_manifest.json", b"{}")
 

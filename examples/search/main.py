@@ -5,6 +5,7 @@ import asyncio
 from fastapi import HTTPException
 from index import Index
 from pydantic import BaseModel, Field
+
 from runpod_flash import Endpoint
 
 api = Endpoint(name="search", cpu="cpu3c-1-2", workers=(1, 1))

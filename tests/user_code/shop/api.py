@@ -12,6 +12,7 @@ from fastapi import HTTPException
 from helpers.text import shout
 from markupsafe import Markup
 from pydantic import BaseModel, Field
+
 from runpod_flash import Endpoint
 
 api = Endpoint(name="shop-api", cpu="cpu3c-1-2", workers=(1, 3), dependencies=["markupsafe"])

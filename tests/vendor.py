@@ -89,6 +89,13 @@ def runtime_python() -> Path:
     return place / "bin" / "python"
 
 
+def run_python(code: str) -> str:
+    """What this code prints where the vendor's SDK is installed."""
+    command = [_environment() / "bin" / "python", "-c", code]
+    done = subprocess.run(command, env=_environ(), check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout
+
+
 def _answers(client: httpx.Client) -> bool:
     try:
         return client.get("/ping").status_code == 200

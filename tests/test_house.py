@@ -1,0 +1,137 @@
+"""The house: what the documents say is what the code does, and nothing grows past its room."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from flash_runtime import __version__, errors
+from flash_runtime.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+SETTINGS = (ROOT / "docs" / "settings.md").read_text()
+VARIABLE = r"`((?:FLASH|LOG|PORT|HEALTH|WEB|CUDA|NVIDIA)(?:_[A-Z0-9]+)*)`"
+
+
+def documented() -> dict[str, str]:
+    """Each variable of docs/settings.md and its default there."""
+    return {
+        name: default.strip().strip("`")
+        for name, default in re.findall(rf"^\| {VARIABLE} \|([^|]*)\|", SETTINGS, re.MULTILINE)
+    }
+
+
+def read_by_settings() -> set[str]:
+    source = (ROOT / "runtime/flash_runtime/settings.py").read_text()
+    return set(re.findall(r'(?:read|environ\.get)\(\s*"([A-Z_0-9]+)"', source))
+
+
+def test_every_setting_is_documented_and_no_other():
+    assert set(documented()) == read_by_settings()
+
+
+def test_the_documented_defaults_are_the_codes():
+    literal = {
+        name: default
+        for name, default in documented().items()
+        if default and "$" not in default and " " not in default
+    }
+    literal["FLASH_MANIFEST_PATH"] = "/app/flash_manifest.json"
+    defaults = Settings.from_environ({})
+    spelled = Settings.from_environ(literal)
+    assert dataclasses.replace(spelled, log_format=defaults.log_format) == defaults
+    assert len(literal) > 15
+
+
+def test_no_module_but_settings_reads_the_environment():
+    for path in ROOT.glob("runtime/flash_runtime/*.py"):
+        text = path.read_text()
+        if path.name not in ("settings.py", "cli.py"):
+            assert "environ[" not in text, path
+            assert not re.search(r"environ\.get\(|getenv\(", text), path
+
+
+def test_every_exit_code_is_in_the_readme():
+    table = (ROOT / "README.md").read_text()
+    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    assert set(map(int, re.findall(r"^\| (\d\d?) \|", table, re.MULTILINE))) == codes
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_names_exists(page):
+    for name in re.findall(r"`([\w./]+\.(?:py|json|md))`", page.read_text()):
+        places = [ROOT / name, ROOT / "runtime/flash_runtime" / name]
+        assert name == "flash_manifest.json" or any(place.exists() for place in places), name
+
+
+def test_the_architecture_page_names_every_module():
+    text = (ROOT / "docs/architecture.md").read_text()
+    for path in ROOT.glob("runtime/flash_runtime/*.py"):
+        assert path.name in text or path.name in ("__init__.py", "__main__.py", "cli.py"), path.name
+
+
+def test_nothing_outgrows_its_room():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+    assert len((ROOT / "entrypoint.sh").read_text().splitlines()) <= 40
+    for path in [*ROOT.glob("runtime/**/*.py"), *ROOT.glob("sdk/**/*.py")]:
+        assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_the_versions_agree():
+    assert PROJECT["project"]["version"] == __version__
+    pinned = re.search(r"^UV_VERSION := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    locked = re.search(r'name = "uv"\nversion = "([^"]+)"', (ROOT / "uv.lock").read_text())
+    assert pinned
+    assert locked
+    assert pinned[1] == locked[1]
+
+
+def test_importing_a_module_of_ours_does_nothing():
+    names = [path.stem for path in ROOT.glob("runtime/flash_runtime/*.py") if path.stem != "__main__"]
+    code = "import importlib, os, sys\nbefore = sorted(os.environ), sys.path[:], sys.stdout\n"
+    code += f"for name in {names}: importlib.import_module(f'flash_runtime.{{name}}')\n"
+    code += "assert before == (sorted(os.environ), sys.path[:], sys.stdout)\n"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_health_and_the_first_steps_of_serving_import_only_the_standard_library():
+    code = "import sys; before = set(sys.modules)\n"
+    code += "import flash_runtime.cli, flash_runtime.probe, flash_runtime.serve\n"
+    code += "print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    packages = {name.partition(".")[0] for name in done.stdout.split()}
+    assert packages - set(sys.stdlib_module_names) == {"flash_runtime"}
+
+
+def test_modules_import_each_other_in_one_direction():
+    """No module is imported by one that it imports, however deep."""
+    imports = {
+        path.stem: set(re.findall(r"^\s*from flash_runtime\.(\w+) import", path.read_text(), re.MULTILINE))
+        | {
+            name.split(" as ")[0].strip()
+            for line in re.findall(r"^\s*from flash_runtime import (.+)$", path.read_text(), re.MULTILINE)
+            for name in line.split(",")
+        }
+        for path in ROOT.glob("runtime/flash_runtime/*.py")
+    }
+
+    def reaches(name: str, seen: tuple[str, ...]) -> None:
+        assert name not in seen, " -> ".join((*seen, name))
+        for each in imports.get(name, ()):
+            reaches(each, (*seen, name))
+
+    for name in imports:
+        reaches(name, ())

@@ -62,6 +62,70 @@ def test_a_member_outside_the_target_exits_65_and_is_named(tmp_path):
     assert not (tmp_path / "escaped.py").exists()
 
 
+def special(name: str, kind: bytes, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        special("/etc/x-flash", tarfile.REGTYPE),
+        special("out", tarfile.SYMTYPE, "../../etc/passwd"),
+        special("device", tarfile.CHRTYPE),
+    ],
+    ids=lambda info: info.name,
+)
+def test_a_hostile_artifact_exits_65_and_names_the_member(tmp_path, info):
+    archive = pack(user_code(tmp_path, HELLO, ROUTES), tmp_path / "artifact.tar")
+    with tarfile.open(archive, "w") as tar:
+        tar.addfile(info)
+    code, log = serve_artifact(tmp_path, archive)
+    assert code == 65
+    assert info.name in log
+
+
+def test_an_artifact_of_ten_times_its_allowed_size_exits_65(tmp_path):
+    archive = pack(user_code(tmp_path, HELLO + "#" * 100_000, ROUTES), tmp_path / "artifact.tar.gz")
+    code, log = serve_artifact(tmp_path, archive, FLASH_ARTIFACT_MAX_BYTES=10_000)
+    assert code == 65
+    assert "FLASH_ARTIFACT_MAX_BYTES" in log
+
+
+def test_an_artifact_without_a_manifest_exits_65(tmp_path):
+    directory = user_code(tmp_path, HELLO, ROUTES)
+    (directory / "flash_manifest.json").unlink()
+    code, log = serve_artifact(tmp_path, pack(directory, tmp_path / "artifact.tar.gz"))
+    assert code == 65
+    assert "flash_manifest.json" in log
+
+
+def test_a_directory_that_cannot_be_written_exits_78(tmp_path):
+    archive = pack(user_code(tmp_path, HELLO, ROUTES), tmp_path / "artifact.tar.gz")
+    done = run("serve", FLASH_BUILD_ARTIFACT_PATH=archive, FLASH_APP_DIR="/proc/app")
+    assert done.returncode == 78
+    assert "FLASH_APP_DIR=/proc/app" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({"case": {"is_load_balanced": "yes"}}, "$.resources.case.is_load_balanced"),
+        ({"case": {"is_load_balanced": False}}, "no load-balanced resource"),
+        ({"case": {"is_load_balanced": True}}, "no routes"),
+        (3, "$.resources"),
+    ],
+)
+def test_a_manifest_that_cannot_be_served_exits_65_with_the_place(tmp_path, resources, expected):
+    directory = user_code(tmp_path, HELLO, ROUTES)
+    (directory / "flash_manifest.json").write_text(json.dumps({"resources": resources}))
+    done = run("serve", FLASH_APP_DIR=directory)
+    assert done.returncode == 65
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_manifest_that_is_not_json_exits_65(tmp_path):
     directory = user_code(tmp_path, HELLO, ROUTES)
     (directory / "flash_manifest.json").write_text("{")

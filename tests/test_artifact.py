@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flash_runtime import artifact
-from flash_runtime.errors import ArtifactFault, ArtifactMissingFault, SettingFault
+from flash_runtime.errors import ArtifactFault, ArtifactMissingFault, ManifestFault, SettingFault
 from flash_runtime.settings import Settings
 
 MANIFEST = ("flash_manifest.json", b"{}")
@@ -40,6 +40,13 @@ def pack(path: Path, *members: tuple, mode: str = "w:gz") -> Path:
     return path
 
 
+def accept(manifest: Path, app_dir: Path, where: str) -> str:
+    """Stands for reading the manifest, which comes before an artifact replaces anything."""
+    if "refuse" in manifest.read_text():
+        raise ManifestFault("no", where=where)
+    return where
+
+
 @pytest.fixture
 def place(tmp_path):
     """Prepares `tmp_path/app` from `tmp_path/artifact.tar.gz` with these settings."""
@@ -51,7 +58,8 @@ def place(tmp_path):
             "FLASH_ARTIFACT_WAIT": 0,
         }
         text = {name: str(value) for name, value in {**environ, **settings}.items()}
-        return artifact.prepare(Settings.from_environ(text))
+        app_dir, _ = artifact.prepare(Settings.from_environ(text), accept)
+        return app_dir
 
     return prepare
 
@@ -120,6 +128,15 @@ def test_a_refused_artifact_leaves_the_application_that_was_there(tmp_path, plac
     before = files(place())
     pack(tmp_path / "artifact.tar.gz", member("../x", b"evil"))
     with pytest.raises(ArtifactFault):
+        place()
+    assert files(tmp_path / "app") == before
+
+
+def test_a_refused_manifest_leaves_the_application_that_was_there(tmp_path, place):
+    pack(tmp_path / "artifact.tar.gz", member("old.py", b"old"))
+    before = files(place())
+    pack(tmp_path / "artifact.tar.gz", member("flash_manifest.json", b'{"refuse": 1}'))
+    with pytest.raises(ManifestFault, match=r"artifact\.tar\.gz: flash_manifest\.json"):
         place()
     assert files(tmp_path / "app") == before
 
@@ -232,6 +249,8 @@ HOSTILE: dict[str, tuple[tuple, ...]] = {
     "pipe": (member("d", kind=tarfile.FIFOTYPE),),
     "file-as-directory": (member("a", b"x"), member("a/b", b"x")),
     "long-name": (member("n" * 400, b"x"),),
+    "deep-name": (member("/".join(["a"] * 2000), b"x"),),
+    "marker": (member(artifact.MARKER, kind=tarfile.SYMTYPE, link="a.py"),),
 }
 
 
@@ -273,13 +292,38 @@ def test_ten_times_the_allowed_size_is_refused_before_it_is_written(tmp_path, pl
     assert_nothing_is_left(tmp_path)
 
 
-def test_a_header_that_would_fill_the_memory_is_refused(tmp_path, place):
-    info = tarfile.TarInfo("././@LongLink")
-    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 3_000_000
+def pax(**records: str) -> bytes:
+    """A PAX header block with these records, as an archive has it before a member."""
+    info = tarfile.TarInfo("member")
+    info.pax_headers = records
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")[: -tarfile.BLOCKSIZE]
+
+
+def plain(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A header block, with `size` zero bytes after it."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.USTAR_FORMAT) + bytes(-(-size // 512) * 512)
+
+
+BOMBS = {
+    "long-name-of-megabytes": plain("././@LongLink", 3_000_000, tarfile.GNUTYPE_LONGNAME),
+    "pax-header-of-megabytes": pax(comment="x" * 1_000_000) + plain("a"),
+    "endless-headers": plain("x", 0, tarfile.XHDTYPE) * 60_000,
+    "negative-size": pax(size="-99999999") + plain("a"),
+    "sparse-of-pax": pax(**{"GNU.sparse.major": "0", "GNU.sparse.map": "0,4000000", "size": "2"})
+    + plain("a"),
+    "sparse-of-gnu": plain("a", 512, tarfile.GNUTYPE_SPARSE),
+}
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_headers_that_would_fill_the_memory_or_lie_are_refused(tmp_path, place, case):
     with gzip.open(tmp_path / "artifact.tar.gz", "wb") as out:
-        out.write(info.tobuf() + bytes(3_000_320))
-    with pytest.raises(ArtifactFault, match="header"):
+        out.write(plain("flash_manifest.json", 2) + BOMBS[case] + bytes(1024))
+    with pytest.raises(ArtifactFault):
         place()
+    assert_nothing_is_left(tmp_path)
 
 
 def _truncate(count: int) -> Callable[[bytes], bytes]:
@@ -321,7 +365,7 @@ def test_no_bytes_raise_anything_but_a_fault(data):
         path.write_bytes(data)
         environ = {"FLASH_BUILD_ARTIFACT_PATH": str(path), "FLASH_APP_DIR": f"{directory}/app"}
         with pytest.raises(ArtifactFault):
-            artifact.prepare(Settings.from_environ(environ))
+            artifact.prepare(Settings.from_environ(environ), accept)
 
 
 def test_an_artifact_without_a_manifest_is_refused_with_what_it_has(tmp_path, place):

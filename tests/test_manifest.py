@@ -128,6 +128,12 @@ def test_a_missing_file_is_named(tmp_path):
         (function("GET", "/healthz"), "http_path", "reserved"),
         (function("GET", "/a/{b"), "http_path", "brace"),
         (function("GET", "/a/{b-c}"), "http_path", "brace"),
+        (function("GET", "/a/{class}"), "http_path", "cannot be a parameter"),
+        (function("GET", "/a/{1}"), "http_path", "cannot be a parameter"),
+        (function("GET", "/a b"), "http_path", "character"),
+        (function("GET", "/a\r\nb"), "http_path", "character"),
+        (function("GET", "/a?b"), "http_path", "character"),
+        (function("GET", "/users", module="api.py"), "module", "its module is 'api'"),
         (function("GET", "/{a}/{a}"), "http_path", "twice"),
         (function("GET", None), "http_path", "missing"),
         (function(None, "/users"), "http_method", "missing"),
@@ -138,6 +144,12 @@ def test_what_the_schema_cannot_say_is_checked(load, given, place, text):
     (problem,) = problems(load, document(api=resource(given)))
     assert problem.startswith(f"$.resources.api.functions[0].{place}: ")
     assert text in problem
+
+
+def test_a_report_is_cut_where_it_would_fill_the_screen_many_times(load):
+    found = problems(load, document(api=resource(*(function("GET", "x") for _ in range(1000)))))
+    assert len(found) == 51
+    assert "more" in found[-1]
 
 
 def test_a_route_taken_twice_is_named_with_its_owner(load):

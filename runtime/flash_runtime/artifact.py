@@ -18,13 +18,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import NoReturn
+from typing import Generic, NoReturn, TypeVar
 
 from flash_runtime.errors import ArtifactFault, ArtifactMissingFault, SettingFault
 from flash_runtime.settings import Settings
 from flash_runtime.tarball import Limits, extract
 
 log = logging.getLogger("flash_runtime.artifact")
+
+T = TypeVar("T")
 
 MARKER = ".flash-artifact"
 """A file in every directory that was unpacked here; its text is the artifact's SHA-256. Only a directory that
@@ -37,8 +39,11 @@ _NOT_OURS = {"lost+found"}
 """What a file system puts into its own root."""
 
 
-def prepare(settings: Settings) -> Path:
-    """The directory of the application to serve, unpacked where there is an artifact. Resolves links.
+def prepare(settings: Settings, accept: Callable[[Path, Path, str], T]) -> tuple[Path, T]:
+    """The directory of the application to serve, unpacked where there is an artifact, and what `accept` says.
+
+    `accept` is given the manifest, the directory that it describes, and what to call the manifest in a fault.
+    It is called before an artifact replaces anything, and refuses with a fault of its own.
 
     Waits up to `settings.artifact_wait` for an artifact that is mounted late. Raises `ArtifactMissingFault`
     where there is neither artifact nor application, `ArtifactFault` for an artifact that is damaged, hostile
@@ -50,26 +55,27 @@ def prepare(settings: Settings) -> Path:
         if not settings.manifest_path.is_file():
             raise ArtifactMissingFault(
                 "FLASH_DISABLE_UNPACK is set, and there is no unpacked application.",
-                where=str(settings.manifest_path),
-                remedy="put the application into FLASH_APP_DIR, or unset FLASH_DISABLE_UNPACK.",
+                where=f"FLASH_MANIFEST_PATH={settings.manifest_path}",
+                remedy="put the application into FLASH_APP_DIR, mend FLASH_MANIFEST_PATH, or unset "
+                "FLASH_DISABLE_UNPACK.",
             )
-        return target
+        return target, accept(settings.manifest_path, target, str(settings.manifest_path))
     if not _is_there(settings.artifact_path):
         if settings.manifest_path.is_file():
             log.info("there is no artifact; serving what is in %s", target)
-            return target
+            return target, accept(settings.manifest_path, target, str(settings.manifest_path))
         _wait_for(settings)
     started = time.monotonic()
     with _open(settings.artifact_path) as file:
         digest = _verify(file, settings)
-        members = _Unpacking(settings, target, digest).run(file)
+        members, accepted = _Unpacking(settings, target, digest, accept).run(file)
     log.info(
         "unpacked %s into %s",
         settings.artifact_path,
         target,
         extra={"members": members, "seconds": round(time.monotonic() - started, 3)},
     )
-    return target
+    return target, accepted
 
 
 def _is_there(path: Path) -> bool:
@@ -145,18 +151,21 @@ def _verify(file: BufferedReader, settings: Settings) -> str:
     return digest
 
 
-class _Unpacking:
+class _Unpacking(Generic[T]):
     """One artifact on its way into `target`."""
 
-    def __init__(self, settings: Settings, target: Path, digest: str) -> None:
+    def __init__(
+        self, settings: Settings, target: Path, digest: str, accept: Callable[[Path, Path, str], T]
+    ) -> None:
         self._settings = settings
         self._artifact = settings.artifact_path
         self._limits = Limits(settings.artifact_max_members, settings.artifact_max_bytes)
         self._target = target
         self._digest = digest
+        self._accept = accept
 
-    def run(self, file: BufferedReader) -> int:
-        """Unpack and move into place; returns the count of members."""
+    def run(self, file: BufferedReader) -> tuple[int, T]:
+        """Unpack and move into place; returns the count of members, and what `accept` said."""
         self._refuse_strangers_files()
         beside = self._target.parent
         try:
@@ -197,7 +206,7 @@ class _Unpacking:
                 "there.",
             )
 
-    def _unpack(self, file: BufferedReader, where: Path, move: Callable[[Path, Path], None]) -> int:
+    def _unpack(self, file: BufferedReader, where: Path, move: Callable[[Path, Path], None]) -> tuple[int, T]:
         _remove_leftovers(where)
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=where))
         try:
@@ -205,17 +214,27 @@ class _Unpacking:
                 app = staging / "app"
                 app.mkdir()
                 members = extract(file, app, self._limits, str(self._artifact))
-                self._require_manifest(app)
+                self._refuse_marker(app)
+                accepted = self._accept(self._manifest(app), app, f"{self._artifact}: flash_manifest.json")
                 (app / MARKER).write_text(self._digest)
                 move(app, staging)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        return members
+        return members, accepted
 
-    def _require_manifest(self, app: Path) -> None:
+    def _refuse_marker(self, app: Path) -> None:
+        if os.path.lexists(app / MARKER):
+            raise ArtifactFault(
+                f"The build artifact has a {MARKER}, a name that the runtime keeps for itself.",
+                where=str(self._artifact),
+                remedy="build it from the project, not from a directory that an artifact was unpacked into.",
+            )
+
+    def _manifest(self, app: Path) -> Path:
+        """The manifest of what is unpacked at `app`; raises `ArtifactFault` where it has none."""
         manifest = Path(os.path.realpath(self._settings.manifest_path.parent))
         if not manifest.is_relative_to(self._target):
-            return  # it comes from elsewhere
+            return self._settings.manifest_path  # it comes from elsewhere
         place = manifest.relative_to(self._target) / self._settings.manifest_path.name
         if not (app / place).is_file():
             there = _some({entry.name for entry in app.iterdir()})
@@ -225,6 +244,7 @@ class _Unpacking:
                 remedy="make it with `flash build`; by hand, pack the directory's content and not the "
                 "directory itself: tar czf artifact.tar.gz -C DIRECTORY .",
             )
+        return app / place
 
     def _replace(self, app: Path, staging: Path) -> None:
         """Put the whole directory in the target's place."""

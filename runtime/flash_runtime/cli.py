@@ -20,12 +20,13 @@ usage: flash-runtime COMMAND
   health    ask the worker on this machine how it is; exit 0 if it can serve, else 1
   version   print the version
 """
+_REMEDY = f"give one of these.\n\n{USAGE}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words in (["-h"], ["--help"], ["help"]):
+    if words == ["help"] or {"-h", "--help"} & set(words):
         sys.stdout.write(USAGE)
         return EXIT_OK
     try:
@@ -37,13 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     if len(words) != 1:
-        raise UsageFault(f"One command is expected, got {len(words)}.", remedy=f"\n\n{USAGE}")
+        raise UsageFault(f"One command is expected, got {len(words)}.", remedy=_REMEDY)
     command = words[0]
     if command in ("version", "--version"):
         sys.stdout.write(f"flash-runtime {__version__}\n")
         return EXIT_OK
     if command not in ("serve", "check", "health"):
-        raise UsageFault(f"There is no command `{command}`.", remedy=f"\n\n{USAGE}")
+        raise UsageFault(f"There is no command `{command}`.", remedy=_REMEDY)
     # Each command imports what it alone needs.
     from flash_runtime.settings import Settings
 

@@ -1,7 +1,7 @@
 """The fault tree: what went wrong, where, and what to do about it.
 
 A `Fault` is an error that its reader can mend: an operator (exit code) or a client (HTTP status). It says
-what, where and the remedy, on one screen, and carries no internals. Anything that is not a `Fault` is a bug
+what, where and the remedy, on one screen. Anything that is not a `Fault` is a bug
 in this project or an exception of user code, and keeps its traceback.
 """
 
@@ -34,7 +34,7 @@ class Fault(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        """The fault in one to three lines, for a terminal or a log."""
+        """The fault for a terminal or a log: what, where and remedy, a line each."""
         lines = [self.what]
         if self.where:
             lines.append(f"  where: {self.where}")
@@ -97,3 +97,12 @@ class UserCodeFault(Fault):
         """The fault's lines, then the user's traceback: what a reader of the log's end needs comes last."""
         text = super().__str__()
         return f"{text}\n{self.traceback.rstrip()}" if self.traceback else text
+
+
+def boot_timeout_fault(seconds: float) -> UserCodeFault:
+    """User code was still importing at the boot deadline."""
+    return UserCodeFault(
+        f"The application was not ready within FLASH_BOOT_TIMEOUT={seconds:g} seconds.",
+        where="the import of its modules",
+        remedy="load less at import, or allow more time.",
+    )

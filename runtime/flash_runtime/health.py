@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from flash_runtime.processes import let_stop_signals_through
 from flash_runtime.scoreboard import Phase, Scoreboard
 
 _HEAD_LIMIT = 16 * 1024
@@ -62,8 +63,8 @@ def body(verdict: Verdict) -> bytes:
 class HealthProcess:
     """Serves `/ping` over plain sockets. Lives in a process of its own; `run` never returns.
 
-    `port` is the application's listener, shared with the workers; `port_health` is a listener of its own, or
-    `None` where both are one.
+    `port` has the application's listeners, shared with the workers; `port_health` has those of a port of
+    health's own, and is empty where both are one.
     """
 
     def __init__(
@@ -83,10 +84,11 @@ class HealthProcess:
     def run(self, parent: int) -> NoReturn:
         """Serve until the parent is gone or SIGTERM comes."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
-        for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU"):
+        for name in ("SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU"):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        let_stop_signals_through()
         # Made here, after the fork: an epoll descriptor would be one with the supervisor's.
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._board.wake_fd, selectors.EVENT_READ, self._on_wake)

@@ -7,6 +7,7 @@ description: `python -m flash_runtime.manifest` prints `manifest_schema.json` fr
 from __future__ import annotations
 
 import json
+import keyword
 import logging
 import os
 import re
@@ -27,6 +28,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 SUPPORTED_VERSION = "1.0"
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 
+_MOST_PROBLEMS = 50
 _LARGEST_BYTES = 16 * 1024 * 1024
 _EXTENSION_TAG = re.compile(r"\.cpython-(\d)(\d+)[a-z]*-[^/]*\.so$")
 _PATH_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
@@ -41,12 +43,14 @@ class Function(_Part):
 
     name: str = Field(
         min_length=1,
+        max_length=200,
         title="Name",
         description="The function's name in its module.",
         examples=["create_user"],
     )
     module: str = Field(
         min_length=1,
+        max_length=200,
         title="Module",
         description="The module that defines it, as it is imported from the application's directory.",
         examples=["api", "services.users"],
@@ -64,12 +68,14 @@ class Function(_Part):
         title="HTTP method",
         description="GET, POST, PUT, PATCH or DELETE; absent where the function is no handler.",
         examples=["POST"],
+        json_schema_extra={"enum": [*METHODS, None]},
     )
     http_path: str | None = Field(
         default=None,
         title="HTTP path",
         description="Starts with `/`; names in braces are parameters of the function.",
         examples=["/users/{user_id}"],
+        json_schema_extra={"pattern": "^/"},
     )
 
 
@@ -170,29 +176,30 @@ def schema() -> dict[str, Any]:
     return {"$schema": SCHEMA_ID, **Manifest.model_json_schema()}
 
 
-def load(path: Path, reserved: Sequence[str]) -> Manifest:
-    """Read the manifest. `reserved` are the paths that no handler may take.
+def load(path: Path, reserved: Sequence[str], where: str | None = None) -> Manifest:
+    """Read the manifest. `reserved` are the paths that no handler may take, `where` its name in a fault.
 
     Raises `ManifestFault` with every problem there is, each after its JSON path.
     """
+    where = where or str(path)
     try:
         with path.open("rb") as file:
             text = file.read(_LARGEST_BYTES + 1)
     except OSError as error:
         raise ManifestFault(
             f"The manifest cannot be read: {error.strerror}.",
-            where=str(path),
+            where=where,
             remedy="serve what `flash build` wrote, or set FLASH_MANIFEST_PATH.",
         ) from error
     if len(text) > _LARGEST_BYTES:
-        raise ManifestFault(f"The manifest is larger than {_LARGEST_BYTES} bytes.", where=str(path))
+        raise ManifestFault(f"The manifest is larger than {_LARGEST_BYTES} bytes.", where=where)
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
-        _refuse([f"{_json_path(each['loc'])}: {each['msg']}" for each in error.errors()], path)
+        _refuse([f"{_json_path(each['loc'])}: {each['msg']}" for each in error.errors()], where)
     problems = list(_problems(manifest, frozenset(reserved)))
     if problems:
-        _refuse(problems, path)
+        _refuse(problems, where)
     if manifest.version != SUPPORTED_VERSION:
         log.warning(
             "the manifest's format is version %s; this runtime knows %s", manifest.version, SUPPORTED_VERSION
@@ -208,10 +215,10 @@ def routes_for(manifest: Manifest, resource_name: str | None) -> tuple[Route, ..
     """
     served = {name: each for name, each in manifest.resources.items() if each.is_load_balanced}
     if not served:
-        others = _listed(manifest.resources)
+        others = _listed(manifest.resources) or "them"
         raise ManifestFault(
             "The application has no load-balanced resource.",
-            where=f"$.resources has {others}" if others else "$.resources is empty",
+            where=f"$.resources: `is_load_balanced` is true for none of {others}",
             remedy="give an Endpoint routes: @endpoint.get(path), @endpoint.post(path), …",
         )
     if resource_name == EVERY_RESOURCE:
@@ -251,12 +258,13 @@ def check_python(manifest: Manifest, app_dir: Path) -> None:
     log.warning("the artifact was built for Python %s, and this is %s", built, here)
 
 
-def _refuse(problems: Sequence[str], path: Path) -> NoReturn:
+def _refuse(problems: Sequence[str], where: str) -> NoReturn:
+    more = [f"and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
     raise ManifestFault(
         "The manifest cannot be served.",
-        where=str(path),
+        where=where,
         remedy="mend the application and build again with `flash build`.",
-        problems=tuple(problems),
+        problems=(*problems[:_MOST_PROBLEMS], *more),
     )
 
 
@@ -300,12 +308,19 @@ def _handler_problems(function: Function, at: str, reserved: frozenset[str]) -> 
     elif path in reserved:
         yield f"{at}.http_path: {path!r} is reserved for the runtime"
     else:
+        if not path.isprintable() or any(mark in path for mark in " ?#"):
+            yield f"{at}.http_path: {path!r} has a character that no path has as it is"
         parameters = _PATH_PARAMETER.findall(path)
+        for word in parameters:
+            if not word.isidentifier() or keyword.iskeyword(word):
+                yield f"{at}.http_path: {word!r} cannot be a parameter of a function"
         for twice in sorted({each for each in parameters if parameters.count(each) > 1}):
             yield f"{at}.http_path: {path!r} names {twice!r} twice"
         if set("{}") & set(_PATH_PARAMETER.sub("", path)):
             yield f"{at}.http_path: {path!r} has a brace that belongs to no parameter"
-    if not all(part for part in function.module.split(".")):
+    if function.module.endswith(".py"):
+        yield f"{at}.module: {function.module!r} is a file's name; its module is {function.module[:-3]!r}"
+    elif not all(function.module.split(".")):
         yield f"{at}.module: {function.module!r} is no module's name"
 
 

@@ -1,7 +1,7 @@
 """The scoreboard: what every worker is doing, in memory that all processes share.
 
 One writer a record, any reader. The supervisor writes the container's phase; a slot's record is written by
-the worker that holds the slot, and by the supervisor only before that worker is forked and after it is gone.
+the worker that holds the slot, and by the supervisor before that worker is forked and after it has ended.
 Each field is aligned and written with one store, so a reader sees an old value or a new one.
 """
 
@@ -19,6 +19,7 @@ _HEADER_BYTES = 64
 _STATE, _PID, _SINCE, _IN_FLIGHT, _EXIT_CODE, _FAULT_BYTES, _FAULT = 0, 4, 8, 16, 20, 24, 64
 _SLOT_BYTES = 32 * 1024
 _FAULT_LIMIT = _SLOT_BYTES - _FAULT
+_FAULT_HEAD = 4 * 1024
 
 
 class Phase(IntEnum):
@@ -102,8 +103,10 @@ class Scoreboard:
         return any(self._memory[self._at(slot, _STATE)] == State.READY for slot in range(self.slots))
 
     def report_fault(self, slot: int, exit_code: int, text: str) -> None:
-        """Leave for the supervisor why the worker could not boot; its end is kept where it is too long."""
-        encoded = text.encode("utf-8", "replace")[-_FAULT_LIMIT:]
+        """Leave for the supervisor why the worker could not boot; head and end are kept of a long text."""
+        encoded = text.encode("utf-8", "replace")
+        if len(encoded) > _FAULT_LIMIT:
+            encoded = encoded[:_FAULT_HEAD] + b"\n...\n" + encoded[_FAULT_HEAD + 5 - _FAULT_LIMIT :]
         start = self._at(slot, _FAULT)
         self._memory[start : start + len(encoded)] = encoded
         struct.pack_into("=i", self._memory, self._at(slot, _EXIT_CODE), exit_code)

@@ -5,7 +5,6 @@ Health answers first; then come the artifact, the manifest and the framework.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
@@ -15,19 +14,19 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from flash_runtime import artifact, devices, logs
-from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, Fault, SettingFault
+from flash_runtime import devices, logs
+from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, Fault
 from flash_runtime.health import HealthProcess
+from flash_runtime.processes import STOP_SIGNALS, stop_signals_held
 from flash_runtime.scoreboard import Phase, Scoreboard
 from flash_runtime.settings import Settings
+from flash_runtime.sockets import listen
 
 log = logging.getLogger("flash_runtime.serve")
 
-_BACKLOG = 2048
-
 
 class _Stopped(BaseException):
-    """SIGTERM or SIGINT came before the supervisor took over; no handler of `Exception` may swallow it."""
+    """A stop signal came before the supervisor took over; no handler of `Exception` may swallow it."""
 
 
 def serve(settings: Settings) -> int:
@@ -39,9 +38,9 @@ def serve(settings: Settings) -> int:
         slots = devices.slots(
             devices.discover(settings.cuda_visible_devices, settings.nvidia_visible_devices), settings.workers
         )
-        listeners = [_listen("PORT", settings.host, settings.port)]
+        listeners = [listen("PORT", settings.host, settings.port)]
         separate = settings.port_health != settings.port
-        health_listeners = [_listen("PORT_HEALTH", settings.host, settings.port_health)] if separate else []
+        health_listeners = [listen("PORT_HEALTH", settings.host, settings.port_health)] if separate else []
         board = Scoreboard(len(slots))
         keeper = _HealthKeeper(settings, board, listeners, health_listeners)
         keeper.start()
@@ -65,19 +64,15 @@ def _supervise(
     board: Scoreboard,
     keeper: _HealthKeeper,
 ) -> NoReturn:
-    _warn_of_settings_without_effect(settings)
-    app_dir = artifact.prepare(settings)
+    settings.warn(log)
     # Imported here, since each costs more than all that went before: health answers meanwhile.
     with _stop_held_back():
-        from flash_runtime import manifest
+        from flash_runtime.package import open_package
         from flash_runtime.supervisor import Supervisor
         from flash_runtime.worker import Launch, import_framework
 
         import_framework()
-    found = manifest.load(settings.manifest_path, reserved=("/ping", "/execute", settings.health_path))
-    manifest.check_python(found, app_dir)
-    routes = manifest.routes_for(found, settings.resource_name)
-    launch = Launch(settings, app_dir, routes, found.project_name, board, tuple(health_listeners))
+    launch = Launch(settings, open_package(settings), board, tuple(health_listeners))
     Supervisor(launch, slots, listeners, keeper.start, keeper.pid).run()
     raise AssertionError("the supervisor ends in SystemExit")
 
@@ -99,61 +94,29 @@ class _HealthKeeper:
     def start(self) -> int:
         """Fork the health process; returns its pid."""
         parent = os.getpid()
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                self._process.run(parent)
-            except BaseException:
-                log.critical("the health process failed", exc_info=True)
-            finally:
-                os._exit(EXIT_SOFTWARE)
+        with stop_signals_held():
+            self.pid = os.fork()
+            if self.pid == 0:
+                self._run(parent)
         return self.pid
+
+    def _run(self, parent: int) -> NoReturn:
+        try:
+            self._process.run(parent)
+        except BaseException:
+            log.critical("the health process failed", exc_info=True)
+        finally:
+            os._exit(EXIT_SOFTWARE)
 
     def stop(self) -> None:
         """End the health process where nobody has yet."""
         if self._board.phase is Phase.STARTING:
             self._board.phase = Phase.FAILED
         try:
-            os.kill(self.pid, signal.SIGTERM)
+            os.kill(self.pid, signal.SIGKILL)  # it has nothing to finish
             os.waitpid(self.pid, 0)
         except (ProcessLookupError, ChildProcessError):
             pass
-
-
-def _listen(name: str, host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise SettingFault(
-            f"Cannot listen on {host}:{port}: {error.strerror or error}.",
-            where=f"the environment ({name}={port})",
-            remedy=_listen_remedy(name, error.errno),
-        ) from error
-    listener.setblocking(False)
-    return listener
-
-
-def _listen_remedy(name: str, number: int | None) -> str:
-    if number == errno.EADDRINUSE:
-        return f"end the process that has the port, or set {name} to a free one."
-    if number == errno.EACCES:
-        return f"ports below 1024 may need privileges here: set {name} to one above."
-    return f"set {name} (and FLASH_HOST) to an address of this machine."
-
-
-def _warn_of_settings_without_effect(settings: Settings) -> None:
-    """Say which of the given settings this version only reads, so that nobody relies on them."""
-    named = {
-        "FLASH_MAX_CONCURRENCY": settings.max_concurrency,
-        "FLASH_MAX_QUEUE": settings.max_queue,
-        "FLASH_EXECUTE_TOKEN": settings.execute_token,
-        "FLASH_PRELOAD": settings.preload,
-        "FLASH_REQUEST_TIMEOUT": settings.request_timeout != 330,
-    }
-    for name, value in named.items():
-        if value:
-            log.warning("%s is set, but has no effect in this version", name)
 
 
 @contextmanager
@@ -173,7 +136,7 @@ def _stop_held_back() -> Iterator[None]:
 
 
 def _handle_stop(handler: Callable[[int, FrameType | None], object]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, handler)
 
 

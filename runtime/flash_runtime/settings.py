@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from flash_runtime.errors import SettingFault
 T = TypeVar("T")
 
 MEBIBYTE = 1024 * 1024
+SECRETS = ("FLASH_API_KEY", "FLASH_EXECUTE_TOKEN")
+"""The variables that user code is not given."""
 EVERY_RESOURCE = "*"
 """The value of FLASH_RESOURCE_NAME that mounts every load-balanced resource under `/{resource}`."""
 
@@ -63,6 +66,8 @@ class Settings:
     """NVIDIA_VISIBLE_DEVICES as the container was given it; empty as above."""
     api_key: str | None = field(repr=False)
     execute_token: str | None = field(repr=False)
+    misspelled: tuple[tuple[str, str], ...] = ()
+    """Variables that are no settings, each with the setting that it resembles."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -106,9 +111,25 @@ class Settings:
             nvidia_visible_devices=environ.get("NVIDIA_VISIBLE_DEVICES"),
             api_key=read("FLASH_API_KEY", _secret, None),
             execute_token=read("FLASH_EXECUTE_TOKEN", _secret, None),
+            misspelled=read.misspelled(),
         )
         read.raise_problems()
         return settings
+
+    def warn(self, log: logging.Logger) -> None:
+        """Log what is set and has no effect: names that resemble a setting's, and settings for later."""
+        for name, meant in self.misspelled:
+            log.warning("%s is no setting; %s is one", name, meant)
+        later = {
+            "FLASH_MAX_CONCURRENCY": self.max_concurrency,
+            "FLASH_MAX_QUEUE": self.max_queue,
+            "FLASH_EXECUTE_TOKEN": self.execute_token,
+            "FLASH_PRELOAD": self.preload,
+            "FLASH_REQUEST_TIMEOUT": self.request_timeout != 330,
+        }
+        for name, value in later.items():
+            if value:
+                log.warning("%s is set, but has no effect in this version", name)
 
 
 class _Refused(Exception):
@@ -122,8 +143,10 @@ class _Reader:
         self._environ = environ
         self._problems: list[str] = []
         self._names: list[str] = []
+        self._known: set[str] = set()
 
     def __call__(self, name: str, parse: Callable[[str], Any], default: T) -> T:
+        self._known.add(name)
         text = self._environ.get(name, "").strip()
         if not text:
             return default
@@ -135,6 +158,18 @@ class _Reader:
             self._names.append(name)
             return default
         return value
+
+    def misspelled(self) -> tuple[tuple[str, str], ...]:
+        """Call it when every setting was read. The vendor's platform sets variables of its own, too."""
+        unknown = sorted(
+            name for name in self._environ if name.startswith("FLASH_") and name not in self._known
+        )
+        if not unknown:
+            return ()
+        from difflib import get_close_matches  # not for every start
+
+        pairs = [(name, get_close_matches(name, self._known, 1, 0.85)) for name in unknown]
+        return tuple((name, match[0]) for name, match in pairs if match)
 
     def raise_problems(self) -> None:
         if self._problems:

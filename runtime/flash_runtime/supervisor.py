@@ -22,7 +22,8 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from flash_runtime.devices import Slot
-from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE
+from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, boot_timeout_fault
+from flash_runtime.processes import describe_end, stop_signals_held
 from flash_runtime.scoreboard import Phase, State
 from flash_runtime.worker import FlashWorker, Launch
 
@@ -47,6 +48,8 @@ class _Keeping:
     not_before: float = 0.0
     worker_pid: int = 0
     booting_since: float = 0.0
+    too_slow: bool = False
+    """Whether the supervisor has ended the worker at the boot deadline."""
 
 
 class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
@@ -76,12 +79,12 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         super().start()
         settings = self._launch.settings
         log.info(
-            "serving on port %d",
+            "listening on port %d",
             settings.port,
             extra={
                 "health": f":{settings.port_health}{settings.health_path}",
                 "workers": len(self._keeping),
-                "routes": [f"{route.method} {route.path}" for route in self._launch.routes],
+                "routes": [f"{route.method} {route.path}" for route in self._launch.package.routes],
             },
         )
         self._board.phase = Phase.RUNNING
@@ -102,7 +105,9 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._board.clear(keeping.slot.number)
         self._next = keeping
         keeping.booting_since = time.monotonic()
-        keeping.worker_pid = self.spawn_worker()
+        keeping.too_slow = False
+        with stop_signals_held():
+            keeping.worker_pid = self.spawn_worker()
 
     def prepare_worker(self, worker: FlashWorker) -> None:
         """gunicorn's `pre_fork` hook: tell the worker to be which slot it has."""
@@ -117,12 +122,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for keeping in self._keeping:
             booting = self._board.state(keeping.slot.number) in (State.EMPTY, State.BOOTING)
             if keeping.worker_pid and booting and time.monotonic() - keeping.booting_since > limit:
-                self._board.report_fault(
-                    keeping.slot.number,
-                    EXIT_SOFTWARE,
-                    f"The application was not ready within FLASH_BOOT_TIMEOUT={limit:g} seconds.\n"
-                    "  remedy: load less at import, or allow more time.",
-                )
+                keeping.too_slow = True
                 self.kill_worker(keeping.worker_pid, signal.SIGKILL)
 
     # What ended.
@@ -141,14 +141,13 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 worker.tmp.close()
                 self._on_worker_end(worker.slot, status)
             elif pid == self._health_pid and not self._stopping:
-                log.error("the health process ended (%s); starting another", _describe(status))
+                log.error("the health process ended (%s); starting another", describe_end(status))
                 self._health_pid = self._start_health()
 
     def _on_worker_end(self, slot: Slot, status: int) -> None:
         keeping = self._keeping[slot.number]
         state, since = self._board.state(slot.number), self._board.since(slot.number)
         cut = self._board.in_flight(slot.number)
-        fault = self._board.fault(slot.number)
         keeping.worker_pid = 0
         self._board.set_state(slot.number, State.EMPTY, 0)
         if self._stopping:
@@ -161,22 +160,24 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             delay = min(_FIRST_BACKOFF_SECONDS * 2 ** (keeping.failures - 1), _LONGEST_BACKOFF_SECONDS)
         keeping.not_before = now + delay
         if served:
+            fault = self._board.fault(slot.number)
             log.error(
-                "worker of slot %d ended (%s) with %d requests in flight; another starts in %g s",
-                slot.number, _describe(status), cut, delay,
+                "worker of slot %d ended (%s); requests in flight: %d; another starts in %g s%s",
+                slot.number, describe_end(status), cut, delay, f"\n{fault[1]}" if fault else "",
             )  # fmt: skip
         else:
+            self._boot_fault = self._why(keeping, status)
             log.error(
-                "worker of slot %d could not boot (%s), try %d\n%s",
-                slot.number, _describe(status), keeping.failures, fault[1] if fault else "It left no reason.",
+                "worker of slot %d could not boot, try %d\n%s",
+                slot.number, keeping.failures, self._boot_fault[1],
             )  # fmt: skip
-            self._remember(keeping, fault, status)
 
-    def _remember(self, keeping: _Keeping, fault: tuple[int, str] | None, status: int) -> None:
-        silent = (
-            f"Slot {keeping.slot.number}'s worker ended while it imported user code: {_describe(status)}."
-        )
-        self._boot_fault = fault or (EXIT_SOFTWARE, silent)
+    def _why(self, keeping: _Keeping, status: int) -> tuple[int, str]:
+        """The exit code and the text of why a worker could not boot."""
+        if keeping.too_slow:
+            return EXIT_SOFTWARE, str(boot_timeout_fault(self._launch.settings.boot_timeout))
+        silent = f"The process ended while it imported user code: {describe_end(status)}."
+        return self._board.fault(keeping.slot.number) or (EXIT_SOFTWARE, silent)
 
     def _give_up_if_hopeless(self, now: float) -> None:
         if self._boot_fault is None or self._board.any_ready():
@@ -184,10 +185,12 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         tried_all = all(
             keeping.failures >= BOOT_TRIES and not keeping.worker_pid for keeping in self._keeping
         )
+        # A fault of the artifact's is the same at every try; one of user code may be the network's.
+        certain = self._boot_fault[0] != EXIT_SOFTWARE
         too_late = now - self._last_ready > self._launch.settings.boot_timeout
-        if tried_all or too_late:
+        if certain or tried_all or too_late:
             self._board.phase = Phase.FAILED
-            raise HaltServer("user code cannot be started", self._boot_fault[0])
+            raise HaltServer("the application cannot be started", self._boot_fault[0])
 
     # Stopping.
 
@@ -294,12 +297,3 @@ class _Logger:
 
     def close_on_exec(self) -> None:
         """There are no files to close."""
-
-
-def _describe(status: int) -> str:
-    """How a child ended, in words."""
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exit code {code}"
-    name = signal.Signals(-code).name
-    return f"{name}, perhaps out of memory" if -code == signal.SIGKILL else name

@@ -18,7 +18,8 @@ from typing import BinaryIO, cast
 
 from flash_runtime.errors import ArtifactFault, Fault, SettingFault
 
-_LARGEST_HEADER = 1024 * 1024
+_LARGEST_HEADER = 64 * 1024
+_ALL_HEADERS = 256 * 1024 * 1024
 _CHUNK = 1024 * 1024
 _END_OF_TAR = bytes(tarfile.BLOCKSIZE)
 
@@ -47,7 +48,7 @@ def extract(file: BinaryIO, app: Path, limits: Limits, where: str) -> int:
     try:
         stream = _Stream(file)
         with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:") as tar:
-            count, links = _extract_files(tar, app, limits, where)
+            count, links = _extract_files(tar, stream, app, limits, where)
             stream.finish(limits.size)
             _extract_links(tar, links, app, where)
             return count
@@ -57,7 +58,7 @@ def extract(file: BinaryIO, app: Path, limits: Limits, where: str) -> int:
         what = "ends too early"
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
         what = f"is damaged, or no tar archive ({_brief(error)})"
-    except (ValueError, KeyError, OverflowError, UnicodeError) as error:
+    except (ValueError, KeyError, OverflowError, UnicodeError, RecursionError) as error:
         what = f"has a member that cannot be unpacked ({_brief(error)})"
     except OSError as error:
         if error.errno not in _MEMBERS_FAULT:
@@ -88,13 +89,21 @@ class _Stream:
         file.seek(0)
         self._source = gzip.GzipFile(fileobj=file) if compressed else file
         self._last_read = b""
+        self._headers = 0
+        self.in_data = False
+        """Set it while a member's data is read; else what is read is a header."""
         self.seek, self.tell = self._source.seek, self._source.tell
 
     def read(self, size: int) -> bytes:
-        if size > _LARGEST_HEADER:
-            raise tarfile.ReadError(f"a header of {size} bytes")
-        self._last_read = self._source.read(size)
-        return self._last_read
+        if not self.in_data:
+            self._headers += size
+            if size > _LARGEST_HEADER or self._headers > _ALL_HEADERS:
+                raise tarfile.ReadError(f"a header of {size} bytes, headers of {self._headers} in all")
+        self._last_read = data = self._source.read(size)
+        if not self.in_data and (data[156:157] == tarfile.GNUTYPE_SPARSE or b"GNU.sparse." in data):
+            # Their maps grow in memory while tarfile reads them, and their sizes are not what they take.
+            raise tarfile.ReadError("sparse files are not taken")
+        return data
 
     def finish(self, limit: int) -> None:
         """Call after the last member: raises `EOFError` unless the archive came to its proper end."""
@@ -108,12 +117,15 @@ class _Stream:
 
 
 def _extract_files(
-    tar: tarfile.TarFile, app: Path, limits: Limits, where: str
+    tar: tarfile.TarFile, stream: _Stream, app: Path, limits: Limits, where: str
 ) -> tuple[int, list[tarfile.TarInfo]]:
     """Unpack files and directories; returns the count of members and those that are links."""
     links: list[tarfile.TarInfo] = []
     count = size = 0
     for member in tar:
+        tar.members = []  # type: ignore[attr-defined]  # it would keep every header
+        if member.size < 0:
+            raise tarfile.ReadError("a member of a negative size")
         count, size = count + 1, size + member.size
         if count > limits.members:
             raise _refusal(
@@ -131,7 +143,9 @@ def _extract_files(
         if member.issym() or member.islnk():
             links.append(member)
         elif member.isreg() or member.isdir():
+            stream.in_data = True
             _extract_one(tar, member, app, where)
+            stream.in_data = False
         else:
             raise _refusal(where, f"has a device or another special file, {_shown(member.name)}")
     return count, links

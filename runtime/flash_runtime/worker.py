@@ -2,15 +2,14 @@
 
 The application loop is the main thread's: it imports user code and runs the handlers, as user code expects.
 The I/O loop is uvicorn's in a thread of its own: it accepts, parses and answers health, so that a handler
-which blocks holds nobody up but itself. The thread starts once the application is ready; until then the
-health process answers.
+which blocks holds up the other handlers of its worker, and neither health nor the network. The thread starts
+once the application is ready; until then the health process answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import ctypes
 import gc
 import importlib
 import logging
@@ -19,10 +18,10 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -31,19 +30,23 @@ import uvloop
 from gunicorn.workers.base import Worker
 
 from flash_runtime import app as application
-from flash_runtime import health, importer, logs
+from flash_runtime import health, logs
 from flash_runtime.bridge import Bridge
 from flash_runtime.devices import Slot
 from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, Fault
 from flash_runtime.gate import Gate, GateSettings
-from flash_runtime.manifest import Route
+from flash_runtime.package import Package
+from flash_runtime.processes import die_with_parent, let_stop_signals_through
+from flash_runtime.protocol import BoundedProtocol
 from flash_runtime.scoreboard import Phase, Scoreboard, State
-from flash_runtime.settings import Settings
+from flash_runtime.settings import SECRETS, Settings
 
 log = logging.getLogger("flash_runtime.worker")
 
 _CANCEL_SECONDS = 1.0
 """How long a handler that is cut off has for its `finally` blocks."""
+_FLUSH_SECONDS = 0.1
+"""How long the last answers have to leave."""
 _KEEP_ALIVE_SECONDS = 600
 """As the vendor's image has it: a balancer's pool must be the side that closes idle connections."""
 
@@ -53,9 +56,7 @@ class Launch:
     """All that the workers are forked with."""
 
     settings: Settings
-    app_dir: Path
-    routes: tuple[Route, ...]
-    title: str
+    package: Package
     board: Scoreboard
     health_listeners: tuple[socket.socket, ...]
     """The health process's own: a worker that kept them open would hold connections in a drain."""
@@ -93,7 +94,9 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         for listener in launch.health_listeners:
             listener.close()
         os.environ.update(self.slot.environ())
-        os.chdir(launch.app_dir)
+        for secret in SECRETS:
+            os.environ.pop(secret, None)  # the gate has it; a handler that shows its environment must not
+        os.chdir(launch.package.app_dir)
         logs.capture_prints()
         launch.board.set_state(self.slot.number, State.BOOTING, os.getpid())
 
@@ -105,6 +108,7 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._on_sigterm)
         signal.set_wakeup_fd(-1)
+        let_stop_signals_through()
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         if self._server is None:
@@ -113,12 +117,10 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def _load(self) -> Any:
         """Import the handlers and mount them; raises `Fault`."""
-        launch = self.launch
-        importer.enter(launch.app_dir, launch.settings.sdk)
-        bound = [(route, importer.load(route.module, route.function)) for route in launch.routes]
-        app = application.build(bound, title=launch.title)
-        # User code may have installed handlers of its own while it was imported.
+        app = application.load(self.launch.package, self.launch.settings.sdk)
+        # User code may have set signals and logging up for itself while it was imported.
         self._init_signals()
+        logs.restore()
         return app
 
     def _serve(self, app: Any) -> None:
@@ -135,8 +137,14 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             in_flight_changed=lambda count: board.set_in_flight(number, count),
         )
         self._server = _Server(gate, bridge, self.sockets, board, number, settings.drain_timeout)
-        self._server.start(on_end=lambda: loop.call_soon_threadsafe(loop.stop))
-        loop.run_forever()
+        ended = threading.Event()
+        self._server.start(on_end=lambda: _stop_loop(loop, ended))
+        while not ended.is_set():
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                # From a task or a callback of user code's own, which asyncio lets through.
+                log.error("user code on the application loop meant to end the process", exc_info=True)
 
 
 class _Server:
@@ -164,9 +172,11 @@ class _Server:
             try:
                 with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                     runner.run(self._main())
-            except BaseException:
-                log.critical("the I/O loop ended; the worker exits", exc_info=True)
-                os._exit(EXIT_SOFTWARE)
+            except BaseException:  # noqa: BLE001  the main thread would wait for ever
+                try:
+                    log.critical("the I/O loop ended; the worker exits", exc_info=True)
+                finally:
+                    os._exit(EXIT_SOFTWARE)
             on_end()
 
         threading.Thread(target=run, name="flash-io", daemon=True).start()
@@ -193,6 +203,11 @@ class _Server:
             )
             self._bridge.cancel_all()
             await asyncio.sleep(_CANCEL_SECONDS)
+            self._bridge.abandon_all()
+            await asyncio.sleep(_FLUSH_SECONDS)
+            for connection in tuple(server.server_state.connections):
+                connection.transport.abort()  # tells the gate, too, which may still wait for a body
+            await asyncio.sleep(_FLUSH_SECONDS)
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # The supervisor shuts the listener down when it drains, which wakes the accept of every process.
@@ -206,7 +221,7 @@ class _Uvicorn(uvicorn.Server):
     def __init__(self, gate: Gate, board: Scoreboard) -> None:
         config = uvicorn.Config(
             gate,
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -228,6 +243,15 @@ class _Uvicorn(uvicorn.Server):
         return await super().on_tick(counter)
 
 
+def _stop_loop(loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
+    """End the application loop, and with it the process; without it where a handler holds it."""
+    ended.set()
+    loop.call_soon_threadsafe(loop.stop)
+    time.sleep(_CANCEL_SECONDS)
+    log.warning("a handler holds the application loop; the worker ends without it")
+    os._exit(EXIT_OK)
+
+
 def import_framework() -> None:
     """Import what every worker needs, in the supervisor, so that all workers share its memory.
 
@@ -237,17 +261,6 @@ def import_framework() -> None:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
-
-
-def die_with_parent(parent: int, number: signal.Signals) -> None:
-    """Have the kernel send this process `number` when its parent ends (Linux; elsewhere nothing).
-
-    prctl(2), PR_SET_PDEATHSIG. Ends the process where the parent has ended already.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(1, int(number), 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(0)
 
 
 def _end(code: int) -> None:

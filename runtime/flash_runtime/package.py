@@ -1,0 +1,35 @@
+"""The package: what is to be served, found by following the settings from artifact to manifest to routes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flash_runtime import artifact, manifest
+from flash_runtime.manifest import Manifest, Route
+from flash_runtime.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """An application in its place, and the routes to serve of it."""
+
+    app_dir: Path
+    title: str
+    routes: tuple[Route, ...]
+
+
+def open_package(settings: Settings) -> Package:
+    """Find, unpack and read the application. Raises `Fault`.
+
+    An artifact whose manifest cannot be served is refused before it replaces anything.
+    """
+
+    def accept(path: Path, app_dir: Path, where: str) -> tuple[Manifest, tuple[Route, ...]]:
+        reserved = ("/ping", "/execute", settings.health_path)
+        found = manifest.load(path, reserved, where)
+        manifest.check_python(found, app_dir)
+        return found, manifest.routes_for(found, settings.resource_name)
+
+    app_dir, (found, routes) = artifact.prepare(settings, accept)
+    return Package(app_dir, found.project_name, routes)

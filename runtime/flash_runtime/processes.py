@@ -1,0 +1,48 @@
+"""What the container's processes share: how they are forked, stopped and spoken of."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+@contextmanager
+def stop_signals_held() -> Iterator[None]:
+    """Hold stop signals back during a fork: a child would run its copy of the parent's handlers.
+
+    The child lets them through with `let_stop_signals_through`, once it has handlers of its own.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_stop_signals_through() -> None:
+    """Deliver stop signals again, with what was held back."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def die_with_parent(parent: int, number: signal.Signals) -> None:
+    """Have the kernel send this process `number` when its parent ends (Linux; elsewhere nothing).
+
+    prctl(2), PR_SET_PDEATHSIG. Ends the process where the parent has ended already.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, int(number), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(0)
+
+
+def describe_end(status: int) -> str:
+    """How a child ended, in words; `status` is what waitpid(2) gives."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name
+    return f"{name}, perhaps out of memory" if -code == signal.SIGKILL else name

@@ -1,0 +1,128 @@
+"""HTTP/1.1 as uvicorn parses it, with the bounds that it leaves out.
+
+A request's head has a limit in bytes and in time, and an offer to upgrade to another protocol is passed over,
+as RFC 9110 (section 7.8) lets a server do; uvicorn would drop the body of such a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from http import HTTPStatus
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_BYTES = 64 * 1024
+"""The most that a request line and its headers may take together."""
+HEAD_SECONDS = 30.0
+"""How long a client may take to send them, from the first byte to the last."""
+LINGER_SECONDS = 2.0
+"""How long a client that was refused may take to read why."""
+_UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. After a refusal what still comes is passed over, and the connection soon closed."""
+
+    _head_bytes = 0
+    _in_head = False
+    _refused = False
+    _upgrading = False
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give a client that says nothing as long as one that has stopped talking."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timers."""
+        self._stop_timer()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, and refuse what is no HTTP or a head that is too long already."""
+        if self._refused:
+            return
+        self._unset_keepalive_if_required()
+        self._head_bytes += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self._refuse(HTTPStatus.BAD_REQUEST, "This is no HTTP request.")
+        if self._in_head and self._head_bytes > HEAD_BYTES:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # The parser takes what follows for another protocol: a new one reads it, and the head, again.
+            head, rest = self._head_without_upgrade(), data[upgrade.args[0] :]
+            self._upgrading = False
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.feed_data(head + rest)
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [
+            b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        ]
+        lines += [b"%s: %s" % each for each in self.headers if each[0] not in _UPGRADE_HEADERS]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._in_head = True
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._on_slow_head)
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """A head is whole: start the request, unless it is too long or is to be read again."""
+        self._in_head, self._head_bytes = False, 0
+        self._stop_timer()
+        if self._refused:
+            return
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
+        elif self.parser.should_upgrade():
+            self._upgrading = True
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        if not self._refused and not self._upgrading:
+            super().on_message_complete()
+
+    def _on_slow_head(self) -> None:
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"The head was not sent within {HEAD_SECONDS:g} seconds.")
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, status: HTTPStatus, detail: str) -> None:
+        if self._refused:
+            return
+        self._refused = True
+        self._stop_timer()
+        content = json.dumps({"detail": detail}).encode()
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+        head += f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode() + content)
+        # Closing with something unread resets the connection, and the answer with it.
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+_TOO_LARGE = f"The request line and the headers are larger than {HEAD_BYTES} bytes."

@@ -21,15 +21,15 @@ help: ## List the targets.
 run: export FLASH_APP_DIR := $(CURDIR)/examples/hello
 run: export FLASH_DISABLE_UNPACK := 1
 run: export FLASH_HOST := 127.0.0.1
-run: export PORT := 8000
+run: export PORT ?= 8000
 run: export LOG_FORMAT := text
 run: export LOG_LEVEL := INFO
-run: $(SYNCED) ## Serve examples/hello at http://localhost:8000.
+run: $(SYNCED) ## Serve examples/hello at http://localhost:8000 (or at PORT=…).
 	@$(BIN)/flash-runtime check
 	@echo
 	@echo "Try, in another terminal (Ctrl-C here ends it):"
-	@echo "  curl 'http://localhost:8000/hello?name=Ada'"
-	@echo "and see http://localhost:8000/docs"
+	@echo "  curl 'http://localhost:$(PORT)/hello?name=Ada'"
+	@echo "and see http://localhost:$(PORT)/docs"
 	@echo
 	@$(BIN)/flash-runtime serve
 

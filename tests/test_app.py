@@ -236,6 +236,15 @@ def test_uploads_in_fastapis_way_work_beside_the_vendors():
     assert call(handler, files=files) == [1, "a.txt", 3, "n"]
 
 
+def test_files_may_be_left_out_or_be_many_beside_another():
+    def handler(first: bytes, other: bytes | None = None, more: list[bytes] = []):  # noqa: B006
+        return [len(first), other and len(other), [len(each) for each in more]]
+
+    assert call(handler, files={"first": b"1"}) == [1, None, []]
+    files = [("first", b"1"), ("other", b"22"), ("more", b"333"), ("more", b"4444")]
+    assert call(handler, files=files) == [1, 2, [3, 4]]
+
+
 def test_a_form_in_fastapis_way_stays_a_form():
     def handler(name: str = Form(), size: int = Form(1)):
         return [name, size]
@@ -334,10 +343,18 @@ def test_a_generator_that_fails_before_its_first_item_is_500():
     assert ask(build("GET", "/", handler), "GET", "/").status_code == 500
 
 
-def test_a_generator_that_fails_later_leaves_the_response_unfinished(caplog):
-    def handler():
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("kind", ["async", "plain"])
+def test_a_generator_that_fails_later_leaves_the_response_unfinished(caplog, error, kind):
+    def plain():
         yield "a"
-        raise ValueError("late")
+        raise error("late")
+
+    async def asynchronous():
+        yield "a"
+        raise error("late")
+
+    handler = plain if kind == "plain" else asynchronous
 
     sent = []
 
@@ -351,7 +368,7 @@ def test_a_generator_that_fails_later_leaves_the_response_unfinished(caplog):
     asyncio.run(build("GET", "/", handler)(scope, receive, send))
     assert [message.get("body") for message in sent] == [None, b"a"]
     assert sent[-1]["more_body"]
-    assert "ValueError: late" in caplog.text
+    assert f"{error.__name__}: late" in caplog.text
 
 
 json_values = st.recursive(
@@ -431,10 +448,11 @@ def test_every_path_parameter_that_is_not_taken_is_in_one_report():
     ]
     with pytest.raises(ManifestFault) as caught:
         application.build(routes, title="t")
-    assert list(caught.value.problems) == [
+    assert [problem.rpartition(" (")[0] for problem in caught.value.problems] == [
         "GET /{a}/{b}: `main.one` does not take b",
         "GET /{c}: `main.two` does not take c",
     ]
+    assert "test_app.py:" in caught.value.problems[0]
 
 
 def unresolved(a: "Decimal"):
@@ -451,9 +469,11 @@ def opaque(a: Opaque):
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("handler", [unresolved, opaque])
-def test_a_signature_that_cannot_be_served_names_the_handler(handler, method):
-    with pytest.raises(UserCodeFault, match=r"main\.handler"):
+def test_a_signature_that_cannot_be_served_names_the_handler_and_its_place(handler, method):
+    with pytest.raises(UserCodeFault, match=r"main\.handler") as caught:
         build(method, "/", handler)
+    assert "test_app.py:" in caught.value.where
+    assert "`a`" in caught.value.what or "Decimal" in caught.value.what
 
 
 # The document.

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
+USERS = ("flash_manifest.json", "main.py", "/openapi.json")
+"""What pages name that is not this project's."""
 VARIABLE = r"`((?:FLASH|LOG|PORT|HEALTH|WEB|CUDA|NVIDIA)(?:_[A-Z0-9]+)*)`"
 
 
@@ -73,7 +75,7 @@ def test_every_link_leads_somewhere(page):
 def test_every_file_that_a_page_names_exists(page):
     for name in re.findall(r"`([\w./]+\.(?:py|json|md))`", page.read_text()):
         places = [ROOT / name, ROOT / "runtime/flash_runtime" / name]
-        assert name == "flash_manifest.json" or any(place.exists() for place in places), name
+        assert name in USERS or any(place.exists() for place in places), name
 
 
 def test_the_architecture_page_names_every_module():

@@ -132,7 +132,7 @@ def test_a_module_that_raises_keeps_its_traceback(load, source, what, last):
     ("source", "what"),
     [
         ("def handle():\n    pass\n", "Module `main` has no function `handler`. It has `handle`."),
-        ("handler = 3\n", "`handler` of module `main` is of type int and cannot be called."),
+        ("handler = 3\n", "`handler` of module `main` is of type int and no function."),
         ("", "It has no functions."),
     ],
 )

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Iterable
 from types import TracebackType
+from typing import Literal
 
 from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flash_runtime import binding, logs
+from flash_runtime import binding, importer, logs
 from flash_runtime.binding import Handler
 from flash_runtime.errors import ManifestFault, UserCodeFault
 from flash_runtime.manifest import Route
-from flash_runtime.responses import FiniteJSONResponse
+from flash_runtime.package import Package
+from flash_runtime.responses import FiniteJSONResponse, HandlerExit
 
 log = logging.getLogger("flash_runtime.app")
 
 _FRAMEWORK = frozenset({"anyio", "contextlib", "fastapi", "flash_runtime", "starlette"})
 """The packages that call a handler; their frames above it say nothing about it."""
+
+
+def load(package: Package, sdk: Literal["image", "artifact"]) -> FastAPI:
+    """Import the package's handlers, in this process and for good, and build their application.
+
+    Raises `UserCodeFault` and `ManifestFault` as `importer.enter`, `importer.load` and `build` do.
+    """
+    importer.enter(package.app_dir, sdk)
+    bound = [(route, importer.load(route.module, route.function)) for route in package.routes]
+    return build(bound, title=package.title)
 
 
 def build(bound: Iterable[tuple[Route, Handler]], *, title: str) -> FastAPI:
@@ -51,6 +62,7 @@ def build(bound: Iterable[tuple[Route, Handler]], *, title: str) -> FastAPI:
 def _refuse_untaken(pairs: list[tuple[Route, Handler]]) -> None:
     problems = [
         f"{route}: `{route.module}.{route.function}` does not take {', '.join(missing)}"
+        f" ({binding.place(handler)})"
         for route, handler in pairs
         if (missing := binding.untaken(route, handler))
     ]
@@ -77,10 +89,11 @@ def _mount(app: FastAPI, route: Route, handler: Handler) -> None:
     except Exception as error:
         # FastAPI reads the handler's types here, and says what it cannot read in many kinds of exception.
         raise UserCodeFault(
-            f"`{route.module}.{route.function}` cannot be the handler of {route}: {error}",
-            where=f"{route.module}.py",
-            remedy="change the parameter or the annotation that the text names.",
-            traceback=traceback.format_exc(),
+            f"`{route.module}.{route.function}` cannot be the handler of {route}: "
+            f"{binding.unreadable(handler) or error}",
+            where=binding.place(handler),
+            remedy="annotate with types that a request can carry: numbers, str, list, dict, dataclasses, "
+            "pydantic models.",
         ) from error
 
 
@@ -121,8 +134,8 @@ def _internal_server_error() -> FiniteJSONResponse:
 
 def _log_failure(scope: Scope, error: Exception) -> None:
     shown: BaseException = error
-    if isinstance(error, binding.HandlerExit) and error.__cause__ is not None:
-        shown = error.__cause__
+    if isinstance(error, HandlerExit):
+        shown = error.raised
     log.error(
         "%s %s failed: %s",
         scope.get("method"),

@@ -23,7 +23,7 @@ from starlette.responses import Response
 
 from flash_runtime.errors import UserCodeFault
 from flash_runtime.manifest import Route
-from flash_runtime.responses import stream
+from flash_runtime.responses import HandlerExit, escapes, stream
 
 Handler = Callable[..., Any]
 Endpoint = Callable[..., Awaitable[Any]]
@@ -44,10 +44,6 @@ class Binding:
 
     endpoint: Endpoint
     result: Any
-
-
-class HandlerExit(Exception):
-    """A handler raised something that is meant to end a process or a loop: SystemExit, StopIteration, …"""
 
 
 def bind(route: Route, handler: Handler) -> Binding:
@@ -99,6 +95,19 @@ def untaken(route: Route, handler: Handler) -> tuple[str, ...]:
     return tuple(name for name in route.path_parameters if name not in parameters)
 
 
+def unreadable(handler: Handler) -> str | None:
+    """Which parameter, if any, has a type that cannot be made from a request."""
+    for parameter in inspect.signature(handler, eval_str=True).parameters.values():
+        if parameter.kind not in _VARIADIC and not _is_fastapis(parameter):
+            annotation = Any if parameter.annotation is Parameter.empty else parameter.annotation
+            try:
+                TypeAdapter(annotation)
+            except (PydanticSchemaGenerationError, PydanticUserError):
+                shown = inspect.formatannotation(annotation)
+                return f"parameter `{parameter.name}` is of type {shown}, which no request can carry"
+    return None
+
+
 # Signatures.
 
 
@@ -113,12 +122,13 @@ def _signature(route: Route, handler: Handler) -> inspect.Signature:
     except Exception as error:
         raise UserCodeFault(
             f"The signature of `{route.module}.{route.function}` cannot be read: {error}.",
-            where=_place(handler),
+            where=place(handler),
             remedy="annotate with names that exist at run time, not under `if TYPE_CHECKING:` alone.",
         ) from error
 
 
-def _place(handler: Handler) -> str | None:
+def place(handler: Handler) -> str | None:
+    """`file:line` of the handler, where it was written in Python."""
     code = getattr(inspect.unwrap(handler), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else None
 
@@ -163,7 +173,14 @@ def _multipart(parameter: Parameter) -> Parameter:
     if _is_fastapis(parameter) or any(isinstance(each, params.Form) for each in _markers(parameter)):
         return parameter
     default = ... if parameter.default is Parameter.empty else parameter.default
-    return parameter.replace(default=File(default) if _is_upload(parameter) else Form(default))
+    return parameter.replace(default=File(default) if _has_bytes(parameter.annotation) else Form(default))
+
+
+def _has_bytes(annotation: Any) -> bool:
+    """Whether it is a file, or may be one, or is a list of files."""
+    if annotation is bytes or _is_class(annotation, UploadFile):
+        return True
+    return any(_has_bytes(each) for each in get_args(annotation))
 
 
 def _body_model(
@@ -188,8 +205,8 @@ def _body_model(
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError) as error:
         raise UserCodeFault(
             f"The parameters of `{route.module}.{route.function}` cannot be read from JSON: "
-            f"{str(error).splitlines()[0]}",
-            where=_place(handler),
+            f"{unreadable(handler) or str(error).splitlines()[0]}",
+            where=place(handler),
             remedy="annotate them with types that JSON can carry: numbers, str, list, dict, dataclasses, "
             "pydantic models.",
         ) from error
@@ -224,8 +241,10 @@ def _endpoint(handler: Handler, signature: inspect.Signature, fields: dict[str, 
             result = await call(*arguments, **values)
             if isinstance(result, Generator | AsyncGenerator):
                 return await stream(result)
-        except (SystemExit, KeyboardInterrupt, StopIteration, StopAsyncIteration) as error:
-            raise HandlerExit(f"the handler raised {type(error).__name__}") from error
+        except BaseException as error:
+            if escapes(error):
+                raise HandlerExit(error) from error
+            raise
         return result
 
     return endpoint

@@ -95,6 +95,7 @@ class Bridge:
         self._app = app
         self._app_loop = app_loop
         self._tasks: set[asyncio.Task[None]] = set()
+        self._exchanges: set[Exchange] = set()  # the I/O loop's
         self._to_app: Mailbox[Callable[[], None]] = Mailbox(app_loop, _call)
         self._to_io: Mailbox[Callable[[], None]] | None = None
 
@@ -111,6 +112,7 @@ class Bridge:
         exchange = Exchange(scope, body)
         self._to_app.put(lambda: self._start(exchange))
         watch = asyncio.ensure_future(self._watch(exchange, receive))
+        self._exchanges.add(exchange)
         try:
             while True:
                 await exchange.arrived.wait()
@@ -125,6 +127,7 @@ class Bridge:
                 if exchange.failed:
                     return False
         finally:
+            self._exchanges.discard(exchange)
             watch.cancel()
 
     def cancel_all(self) -> None:
@@ -135,6 +138,12 @@ class Bridge:
                 task.cancel()
 
         self._to_app.put(cancel)
+
+    def abandon_all(self) -> None:
+        """On the I/O loop: wait no longer for what the application still works on; each is a failure."""
+        for exchange in self._exchanges:
+            exchange.failed = True
+            exchange.arrived.set()
 
     async def _watch(self, exchange: Exchange, receive: Receive) -> None:
         """Tell the application when the client has gone."""

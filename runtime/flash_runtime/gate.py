@@ -92,7 +92,13 @@ class Gate:
             return
         whole = await self._bridge.handle(scope, body, receive, call.send)
         if not whole and not call.status:
-            await call.refuse(_Refusal(500, "Internal Server Error"))
+            stopping = self._verdict().word == "draining"
+            await call.refuse(
+                _Refusal(503, "The server is stopping.", (b"connection", b"close"))
+                if stopping
+                else _Refusal(500, "Internal Server Error")
+            )
+        call.broken_off = not whole
         # A response that broke off midway stays unfinished: the server then closes the connection, which is
         # the only way left to tell the client.
 
@@ -144,6 +150,7 @@ class _Call:
         self._send = send
         self._started = time.perf_counter()
         self.status = 0
+        self.broken_off = False
         self.request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = self.request_id
 
@@ -180,7 +187,8 @@ class _Call:
                 "latin-1"
             ),  # still percent-encoded: no client writes a log line of its own
             status,
-            extra={"method": scope["method"], "route": route, "status": status, "ms": milliseconds},
+            extra={"method": scope["method"], "route": route, "status": status, "ms": milliseconds}
+            | ({"broken_off": True} if self.broken_off else {}),
         )
 
 

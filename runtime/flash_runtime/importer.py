@@ -89,7 +89,7 @@ def load(module: str, function: str) -> Callable[..., Any]:
     except BaseException as error:  # user code may raise anything, SystemExit too
         raise _import_fault(module, error, app_dir) from error
     _refuse_taken_name(module, loaded, app_dir)
-    if not callable(handler):
+    if not callable(handler) or _is_endpoint(handler):
         raise _handler_fault(loaded, function)
     return handler  # type: ignore[no-any-return]
 
@@ -273,11 +273,16 @@ def _taken_fault(name: str, expected: Path) -> UserCodeFault:
     )
 
 
+def _is_endpoint(handler: object) -> bool:
+    """Whether it is the SDK's object that marks handlers, which can be called too."""
+    return type(handler).__module__.partition(".")[0] == _SDK
+
+
 def _handler_fault(loaded: ModuleType, function: str) -> UserCodeFault:
     module = loaded.__name__
     if function in vars(loaded):
         kind = type(vars(loaded)[function]).__name__
-        what = f"`{function}` of module `{module}` is of type {kind} and cannot be called."
+        what = f"`{function}` of module `{module}` is of type {kind} and no function."
     else:
         what = f"Module `{module}` has no function `{function}`."
     names = {

@@ -7,6 +7,7 @@ lines carry its slot.
 from __future__ import annotations
 
 import contextvars
+import fcntl
 import io
 import json
 import logging
@@ -20,6 +21,8 @@ request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("flash_r
 """The id of the request that the current task or thread works on; `None` outside of one."""
 
 _STDERR = 2
+_OWN = ("flash_runtime", "stdout", "stderr")
+"""The loggers that belong to the runtime."""
 _LINE_LIMIT = 64 * 1024
 # What every LogRecord has; anything else on a record came with `extra=` and is shown.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
@@ -28,18 +31,32 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 def configure(level: str, style: Literal["json", "text"]) -> None:
     """Send every record of this process to standard error, one line each."""
     formatter = _JsonFormatter() if style == "json" else _TextFormatter()
-    handler = _DescriptorHandler(_STDERR)
+    # A copy of the descriptor, out of the way: code that closes the first ones must not have a client's
+    # connection take their number, and with it the log.
+    handler = _DescriptorHandler(fcntl.fcntl(_STDERR, fcntl.F_DUPFD_CLOEXEC, 64))
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
+    # User code may set the root logger up anew. What the runtime says, and what is printed, does not pass it.
+    for name in _OWN:
+        own = logging.getLogger(name)
+        own.handlers, own.propagate = [handler], False
+        own.setLevel(level)
     # Their start and stop lines repeat the supervisor's.
     for name in ("uvicorn", "gunicorn"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 
+def restore() -> None:
+    """Undo what `logging.config` does to the loggers that it is not told of. Call it after user imports."""
+    for name in tuple(logging.getLogger().manager.loggerDict):
+        if name.partition(".")[0] in _OWN:
+            logging.getLogger(name).disabled = False
+
+
 def set_slot(slot: int) -> None:
     """Name the worker's slot in every line from now on. Call it once, in the worker."""
-    for handler in logging.getLogger().handlers:
+    for handler in logging.getLogger(_OWN[0]).handlers:
         if isinstance(handler.formatter, _JsonFormatter | _TextFormatter):
             handler.formatter.slot = slot
 
@@ -143,14 +160,21 @@ class _PrintStream(io.TextIOBase):
         self._begun.set(rest)
         for line in lines:
             if line.strip():
-                self._logger.log(self._level, "%s", line.rstrip("\r"))
+                self._emit(line.rstrip("\r"))
         return len(text)
 
     def flush(self) -> None:
         rest = self._begun.get()
         if rest:
             self._begun.set("")
-            self._logger.log(self._level, "%s", rest)
+            self._emit(rest)
+
+    def _emit(self, line: str) -> None:
+        # Past `Logger.log`, since user code may have its logging disable every logger that it does not know.
+        if self._level >= self._logger.level:
+            record = self._logger.makeRecord(self._logger.name, self._level, "", 0, "%s", (line,), None)
+            for handler in self._logger.handlers:
+                handler.handle(record)
 
     def fileno(self) -> int:
         return 1 if self._logger.name == "stdout" else _STDERR

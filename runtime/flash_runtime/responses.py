@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
@@ -12,6 +13,21 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 _END = object()
+
+
+class HandlerExit(Exception):
+    """A handler raised something that is meant to end a process, a loop or a generator: SystemExit, …"""
+
+    def __init__(self, raised: BaseException) -> None:
+        super().__init__(f"the handler raised {type(raised).__name__}")
+        self.raised = raised
+
+
+def escapes(error: BaseException) -> bool:
+    """Whether a handler's `error` would end more than its own request; `HandlerExit` stands in for it."""
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return False
+    return not isinstance(error, Exception) or isinstance(error, StopIteration | StopAsyncIteration)
 
 
 class FiniteJSONResponse(JSONResponse):
@@ -55,6 +71,10 @@ async def stream(generator: Generator[Any, Any, Any] | AsyncGenerator[Any, Any])
                 yield _chunk(first, media_type)
                 async for item in items:
                     yield _chunk(item, media_type)
+        except BaseException as error:
+            if escapes(error):
+                raise HandlerExit(error) from error
+            raise
         finally:
             if isinstance(generator, AsyncGenerator):
                 await generator.aclose()

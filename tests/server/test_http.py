@@ -154,6 +154,7 @@ def test_a_stream_ends_when_its_reader_goes_away(server: Server):
     with httpx.Client(base_url=server.url) as client, client.stream("GET", "/endless") as answer:
         next(answer.iter_raw())
     until(lambda: server.client.get("/closed").json() > before, "the generator is closed")
+    assert server.client.get("/closed").json() == before + 1
 
 
 def test_a_slow_reader_does_not_make_the_server_buffer_a_stream(server: Server):

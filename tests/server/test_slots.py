@@ -58,6 +58,7 @@ def test_workers_of_a_cpu_container_are_as_many_as_asked(tmp_path):
     directory = user_code(tmp_path, DEVICE, ROUTES)
     with serve(tmp_path, FLASH_APP_DIR=directory, WEB_CONCURRENCY=2) as server:
         until(lambda: len(server.workers()) == 2, "two workers")
+        assert server.client.get("/device").json()["pid"] in server.workers()
 
 
 def test_a_handler_that_ends_its_process_costs_only_its_own_request(tmp_path):
@@ -83,7 +84,9 @@ def test_a_killed_health_process_is_replaced(tmp_path):
 def test_workers_end_with_a_killed_supervisor(tmp_path):
     directory = user_code(tmp_path, DEVICE, ROUTES)
     with serve(tmp_path, FLASH_APP_DIR=directory, FLASH_WORKERS=2) as server:
+        until(lambda: len(server.workers()) == 2, "two workers")
         workers = server.workers()
         server.process.kill()
         server.process.wait()
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "no orphans")
+        assert server.process.returncode == -signal.SIGKILL

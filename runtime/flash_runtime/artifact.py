@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ has it is ever replaced."""
 _POLL_SECONDS = 0.2
 _REMINDER_SECONDS = 5.0
 _STAGING = ".flash-unpacking-"
+_READABLE = "let that user read it (`chmod -R a+rX` on the host), or run the container as its owner."
 _NOT_OURS = {"lost+found"}
 """What a file system puts into its own root."""
 
@@ -52,7 +54,7 @@ def prepare(settings: Settings, accept: Callable[[Path, Path, str], T]) -> tuple
     """
     target = Path(os.path.realpath(settings.app_dir))
     if settings.disable_unpack:
-        if not settings.manifest_path.is_file():
+        if not _is_unpacked(settings):
             raise ArtifactMissingFault(
                 "FLASH_DISABLE_UNPACK is set, and there is no unpacked application.",
                 where=f"FLASH_MANIFEST_PATH={settings.manifest_path}",
@@ -61,7 +63,7 @@ def prepare(settings: Settings, accept: Callable[[Path, Path, str], T]) -> tuple
             )
         return target, accept(settings.manifest_path, target, str(settings.manifest_path))
     if not _is_there(settings.artifact_path):
-        if settings.manifest_path.is_file():
+        if _is_unpacked(settings):
             log.info("there is no artifact; serving what is in %s", target)
             return target, accept(settings.manifest_path, target, str(settings.manifest_path))
         _wait_for(settings)
@@ -84,6 +86,20 @@ def _is_there(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_unpacked(settings: Settings) -> bool:
+    """Whether there is an application already; raises `SettingFault` where that cannot be told."""
+    try:
+        return stat.S_ISREG(settings.manifest_path.stat().st_mode)
+    except PermissionError as error:
+        raise SettingFault(
+            f"The application's directory cannot be read by the user {os.geteuid()}: {error.strerror}.",
+            where=f"FLASH_APP_DIR={settings.app_dir}, for {settings.manifest_path}",
+            remedy=_READABLE,
+        ) from error
+    except OSError:
+        return False
 
 
 def _wait_for(settings: Settings) -> None:
@@ -129,9 +145,9 @@ def _open(path: Path) -> Iterator[BufferedReader]:
         ) from None
     except OSError as error:
         raise ArtifactMissingFault(
-            f"The build artifact cannot be read: {error.strerror}.",
+            f"The build artifact cannot be read by the user {os.geteuid()}: {error.strerror}.",
             where=str(path),
-            remedy="let the user that the container runs as read it.",
+            remedy=_READABLE,
         ) from error
     with file:
         yield file
@@ -184,8 +200,8 @@ class _Unpacking(Generic[T]):
             raise SettingFault(
                 f"The artifact cannot be unpacked: {error.strerror or error}.",
                 where=f"FLASH_APP_DIR={self._settings.app_dir}",
-                remedy="let the user that the container runs as write there, with space enough, or set "
-                "FLASH_APP_DIR to such a directory.",
+                remedy="let the user that the container runs as write there, with space enough (where the "
+                f"root is read-only, `--tmpfs {self._settings.app_dir}`), or set FLASH_APP_DIR to another.",
             ) from error
 
     def _refuse_strangers_files(self) -> None:

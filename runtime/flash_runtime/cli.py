@@ -46,13 +46,13 @@ def _run(words: list[str]) -> int:
     if command not in ("serve", "check", "health"):
         raise UsageFault(f"There is no command `{command}`.", remedy=_REMEDY)
     # Each command imports what it alone needs.
-    from flash_runtime.settings import Settings
-
-    settings = Settings.from_environ(os.environ)
     if command == "serve":
         from flash_runtime.serve import serve
 
-        return serve(settings)
+        return serve(os.environ)
+    from flash_runtime.settings import Settings
+
+    settings = Settings.from_environ(os.environ)
     if command == "check":
         from flash_runtime.check import check
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -37,6 +38,17 @@ def die_with_parent(parent: int, number: signal.Signals) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(1, int(number), 0, 0, 0)
         if os.getppid() != parent:
             os._exit(0)
+
+
+def be_first_to_run_out_of_memory() -> None:
+    """Have the kernel end this process before its supervisor where memory is short (only on Linux).
+
+    proc(5), oom_score_adj: 500 of 1000 weighs as much as half of the memory that there is.
+    """
+    try:
+        Path("/proc/self/oom_score_adj").write_text("500")
+    except OSError:
+        pass  # no Linux, or the container was started with more already: only lowering needs privileges
 
 
 def describe_end(status: int) -> str:

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -19,7 +19,7 @@ from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, Fault
 from flash_runtime.health import HealthProcess
 from flash_runtime.processes import STOP_SIGNALS, stop_signals_held
 from flash_runtime.scoreboard import Phase, Scoreboard
-from flash_runtime.settings import Settings
+from flash_runtime.settings import Settings, log_format
 from flash_runtime.sockets import listen
 
 log = logging.getLogger("flash_runtime.serve")
@@ -29,8 +29,17 @@ class _Stopped(BaseException):
     """A stop signal came before the supervisor took over; no handler of `Exception` may swallow it."""
 
 
-def serve(settings: Settings) -> int:
-    """Serve until told to stop; returns the exit code, or ends in the supervisor's `SystemExit`."""
+def serve(environ: Mapping[str, str]) -> int:
+    """Serve until told to stop; returns the exit code, or ends in the supervisor's `SystemExit`.
+
+    All that goes wrong is logged, also bad settings.
+    """
+    try:
+        settings = Settings.from_environ(environ)
+    except Fault as fault:
+        logs.configure("INFO", log_format(environ))
+        log.critical("%s", fault)
+        return fault.exit_code
     logs.configure(settings.log_level, settings.log_format)
     _handle_stop(_on_stop)
     keeper: _HealthKeeper | None = None

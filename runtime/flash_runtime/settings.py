@@ -105,7 +105,7 @@ class Settings:
             drain_timeout=read("FLASH_DRAIN_TIMEOUT", _seconds, 30.0),
             preload=read("FLASH_PRELOAD", _names, ()),
             log_level=read("LOG_LEVEL", _level, "INFO"),
-            log_format=read("LOG_FORMAT", _one_of("json", "text"), "text" if sys.stderr.isatty() else "json"),
+            log_format=read("LOG_FORMAT", _log_format, _default_log_format()),
             access_log=read("FLASH_ACCESS_LOG", _switch, True),
             cuda_visible_devices=environ.get("CUDA_VISIBLE_DEVICES"),
             nvidia_visible_devices=environ.get("NVIDIA_VISIBLE_DEVICES"),
@@ -130,6 +130,11 @@ class Settings:
         for name, value in later.items():
             if value:
                 log.warning("%s is set, but has no effect in this version", name)
+
+
+def log_format(environ: Mapping[str, str]) -> Literal["json", "text"]:
+    """LOG_FORMAT, or its default where it has a bad value: for a process whose settings cannot be read."""
+    return _Reader(environ)("LOG_FORMAT", _log_format, _default_log_format())
 
 
 class _Refused(Exception):
@@ -236,6 +241,13 @@ def _one_of(*words: str) -> Callable[[str], str]:
         return text.lower()
 
     return parse
+
+
+_log_format = _one_of("json", "text")
+
+
+def _default_log_format() -> Literal["json", "text"]:
+    return "text" if sys.stderr.isatty() else "json"
 
 
 def _level(text: str) -> str:

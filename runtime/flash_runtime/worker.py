@@ -36,7 +36,7 @@ from flash_runtime.devices import Slot
 from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, Fault
 from flash_runtime.gate import Gate, GateSettings
 from flash_runtime.package import Package
-from flash_runtime.processes import die_with_parent, let_stop_signals_through
+from flash_runtime.processes import be_first_to_run_out_of_memory, die_with_parent, let_stop_signals_through
 from flash_runtime.protocol import BoundedProtocol
 from flash_runtime.scoreboard import Phase, Scoreboard, State
 from flash_runtime.settings import SECRETS, Settings
@@ -90,6 +90,7 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """Turn the fresh copy of the supervisor into a worker of its slot."""
         launch = self.launch
         die_with_parent(self.ppid, signal.SIGTERM)
+        be_first_to_run_out_of_memory()
         self._init_signals()
         for listener in launch.health_listeners:
             listener.close()

@@ -144,8 +144,10 @@ def test_an_unknown_resource_exits_65_and_the_known_ones_are_listed(tmp_path):
 def test_a_bad_setting_exits_78_and_is_named(tmp_path):
     done = run("serve", FLASH_APP_DIR=tmp_path, FLASH_WORKERS="many", LOG_LEVEL="loud")
     assert done.returncode == 78
-    assert "FLASH_WORKERS='many'" in done.stderr
-    assert "LOG_LEVEL='loud'" in done.stderr
+    [line] = [json.loads(line) for line in done.stderr.splitlines()]
+    assert line["level"] == "CRITICAL"
+    assert "FLASH_WORKERS='many'" in line["message"]
+    assert "LOG_LEVEL='loud'" in line["message"]
 
 
 def test_a_taken_port_exits_78_and_is_named(tmp_path):

@@ -71,6 +71,15 @@ def test_a_handler_that_ends_its_process_costs_only_its_own_request(tmp_path):
         )
 
 
+def test_the_kernel_that_needs_memory_takes_a_worker_before_the_supervisor(tmp_path):
+    def adjustment(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    with serve(tmp_path, FLASH_APP_DIR=user_code(tmp_path, DEVICE, ROUTES)) as server:
+        [worker] = server.workers()
+        assert adjustment(worker) > adjustment(server.process.pid)
+
+
 def test_a_killed_health_process_is_replaced(tmp_path):
     directory = user_code(tmp_path, DEVICE, ROUTES)
     with serve(tmp_path, separate_health=True, FLASH_APP_DIR=directory) as server:

@@ -190,8 +190,9 @@ class _Unpacking(Generic[T]):
                 try:
                     return self._unpack(file, beside, self._replace)
                 except OSError as error:
-                    # A mount of the same file system is only told by what cannot be done to it.
-                    if error.errno != errno.EBUSY:
+                    # Only told by what cannot be done to it: a mount of the same file system, and a directory
+                    # of a lower layer of overlayfs, as the image's own is.
+                    if error.errno not in (errno.EBUSY, errno.EXDEV):
                         raise
                     file.seek(0)
             self._target.mkdir(exist_ok=True)
@@ -282,7 +283,7 @@ class _Unpacking(Generic[T]):
         old.mkdir()
         for entry in _ordered(self._target, first=manifest, last=MARKER):
             if entry.name not in _NOT_OURS and not entry.name.startswith(_STAGING):
-                entry.rename(old / entry.name)
+                shutil.move(entry, old / entry.name)  # copies what is in a lower layer
         for entry in _ordered(app, first=MARKER, last=manifest):
             entry.rename(self._target / entry.name)
 

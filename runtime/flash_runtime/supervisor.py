@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -270,6 +271,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             "timeout": 0,  # the boot deadline is the supervisor's own
             "graceful_timeout": round(self._drain_timeout),
             "control_socket_disable": True,
+            "worker_tmp_dir": _scratch_directory(),
             "pre_fork": lambda arbiter, worker: arbiter.prepare_worker(worker),
         }
         for name, value in settings.items():
@@ -277,6 +279,15 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> None:
         """The workers build their application themselves."""
+
+
+def _scratch_directory() -> str:
+    """Where gunicorn makes a file for each worker."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        # The one place that a container with a read-only root can write to without being given it.
+        return "/dev/shm"  # noqa: S108
 
 
 class _Logger:

@@ -1,6 +1,10 @@
 # Everything that a person or CI runs. Needs GNU make, and Python 3.11 to 3.13 with its venv module.
 PYTHON ?= python3
 UV_VERSION := 0.13.9
+DOCKER ?= docker
+IMAGE ?= flash-runtime
+# What `docker build` is given besides: `--network host`, `--build-arg EXTRAS=artifact-sdk`, …
+BUILD_OPTIONS ?=
 
 SHELL := /bin/sh
 TAG := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -9,11 +13,22 @@ UV := $(CURDIR)/.cache/uv-$(UV_VERSION)/bin/uv
 SYNCED := $(VENV)/.synced
 BIN := $(VENV)/bin
 
+VERSION = $(shell git describe --tags --always --dirty | sed 's/^v//')
+# A dirty tree is no revision.
+REVISION = $(shell git diff --quiet HEAD && git rev-parse HEAD || echo unknown)
+SOURCE = $(shell git config --get remote.origin.url)
+
+define build
+DOCKER_BUILDKIT=1 $(DOCKER) build -f $(2) -t '$(IMAGE):$(1)' -t '$(IMAGE):$(VERSION)-$(1)' \
+  --build-arg IMAGE='$(IMAGE):$(1)' --build-arg VERSION='$(VERSION)' --build-arg REVISION='$(REVISION)' \
+  --build-arg SOURCE='$(SOURCE)' $(BUILD_OPTIONS) .
+endef
+
 export UV_PROJECT_ENVIRONMENT = $(VENV)
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format schema lock clean
+.PHONY: help run test check format schema lock clean image image-cpu test-image push
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,7 +56,7 @@ check: $(SYNCED) ## Lint, check types, and check that generated files are up to 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck entrypoint.sh .ci/run
+	$(BIN)/shellcheck entrypoint.sh image/*.sh image/bin/* .ci/run
 	$(BIN)/python -m flash_runtime.manifest | diff manifest_schema.json -
 
 format: $(SYNCED) ## Format the code, and mend what the linter can.
@@ -53,6 +68,21 @@ schema: $(SYNCED) ## Write manifest_schema.json from its models.
 
 lock: $(UV) ## Bring uv.lock up to date with pyproject.toml.
 	$(UV) lock --python $(PYTHON)
+
+image: ## Build the CUDA image, as $(IMAGE):cuda and by version (BUILD_OPTIONS=… for docker build).
+	$(call build,cuda,Dockerfile)
+
+image-cpu: ## Build the CPU image, as $(IMAGE):cpu and by version.
+	$(call build,cpu,Dockerfile.cpu)
+
+test-image: image-cpu $(SYNCED) ## Run the image tests in containers of the CPU image.
+	$(BIN)/pytest tests/image --image $(IMAGE):cpu $(ARGS)
+
+push: ## Push both images by version (IMAGE=registry/name names the repository); git must be clean.
+	@case '$(IMAGE)' in */*) ;; *) echo "push needs a repository: make push IMAGE=registry/name" >&2; exit 64 ;; esac
+	@case '$(VERSION)' in *-dirty) echo "push needs a clean git tree: commit or stash first" >&2; exit 65 ;; esac
+	$(MAKE) image image-cpu
+	for tag in $(VERSION)-cuda $(VERSION)-cpu cuda cpu; do $(DOCKER) push --quiet '$(IMAGE)':$$tag || exit; done
 
 clean: ## Remove what these targets made.
 	rm -rf .cache .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

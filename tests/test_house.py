@@ -6,7 +6,9 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import hcl2
 import pytest
 
 from flash_runtime import __version__, errors
@@ -98,6 +100,43 @@ def test_the_versions_agree():
     assert pinned
     assert locked
     assert pinned[1] == locked[1]
+    for name in ("Dockerfile", "Dockerfile.cpu"):
+        arguments = arguments_of(name)
+        assert arguments["UV_VERSION"] == locked[1], name
+        assert arguments["VERSION"] == __version__, name
+    assert hcl("docker-bake.hcl", "variable", "VERSION")["default"].strip('"') == __version__
+
+
+def arguments_of(dockerfile: str) -> dict[str, str]:
+    """A Dockerfile's ARGs that have a default."""
+    return dict(re.findall(r"^ARG (\w+)=(.*)$", (ROOT / dockerfile).read_text(), re.MULTILINE))
+
+
+def hcl(name: str, kind: str, label: str) -> dict[str, Any]:
+    """One block of an HCL file."""
+    blocks = hcl2.loads((ROOT / name).read_text())[kind]
+    found: dict[str, Any] = next(block[f'"{label}"'] for block in blocks if f'"{label}"' in block)
+    return found
+
+
+def test_both_dockerfiles_have_the_same_body():
+    first = "# From here on, the same"
+    bodies = [(ROOT / name).read_text().partition(first)[2] for name in ("Dockerfile", "Dockerfile.cpu")]
+    assert bodies[0] == bodies[1]
+    assert "ENTRYPOINT" in bodies[0]
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_what_bake_builds_is_what_make_builds(target):
+    baked = hcl("docker-bake.hcl", "target", target)
+    given = {**hcl("docker-bake.hcl", "target", "runtime")["args"], **baked["args"]}
+    dockerfile = baked["dockerfile"].strip('"')
+    makefile = (ROOT / "Makefile").read_text()
+    assert f"$(call build,{target},{dockerfile})" in makefile
+    recipe = makefile.partition("define build")[2].partition("endef")[0]
+    assert set(re.findall(r"--build-arg (\w+)=", recipe)) == set(given)
+    assert set(given) <= set(re.findall(r"^ARG (\w+)", (ROOT / dockerfile).read_text(), re.MULTILINE))
+    assert baked["tags"] == [f'"${{IMAGE}}:{target}"', f'"${{IMAGE}}:${{VERSION}}-{target}"']
 
 
 def test_importing_a_module_of_ours_does_nothing():

@@ -28,17 +28,17 @@ UV = Path(sys.executable).parent / "uv"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def build(name: str | Path) -> Path:
-    """The artifact that `flash build` makes of a directory, or of `tests/user_code/<name>`."""
+def build(name: str | Path, python: str = PYTHON) -> Path:
+    """The artifact that `flash build` makes of a directory, or of `tests/user_code/<name>`, for a Python."""
     source = USER_CODE / name
-    place = CACHE / "builds" / f"{PYTHON}-{_digest(source)}" / source.name
+    place = CACHE / "builds" / f"{python}-{_digest(source)}" / source.name
     artifact = place / ".flash" / "artifact.tar.gz"
     if not artifact.exists():
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(
             source, place, ignore=shutil.ignore_patterns("__pycache__", ".flash", "flash_manifest.json")
         )
-        command = [_environment() / "bin" / "flash", "build", "--python-version", PYTHON]
+        command = [_environment() / "bin" / "flash", "build", "--python-version", python]
         _run(command, _environ(), place)
         assert artifact.exists()
     return artifact

@@ -28,10 +28,10 @@ export UV_PROJECT_ENVIRONMENT = $(VENV)
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format schema lock clean image image-cpu test-image push
+.PHONY: help run test check format schema lock clean image image-cpu test-image bench-image push
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: export FLASH_APP_DIR := $(CURDIR)/examples/hello
 run: export FLASH_DISABLE_UNPACK := 1
@@ -77,6 +77,9 @@ image-cpu: ## Build the CPU image, as $(IMAGE):cpu and by version.
 
 test-image: image-cpu $(SYNCED) ## Run the image tests in containers of the CPU image.
 	$(BIN)/pytest tests/image --image $(IMAGE):cpu $(ARGS)
+
+bench-image: image-cpu $(SYNCED) ## Measure cold starts and sizes of the CPU image (ARGS=--cuda for the other's size).
+	$(BIN)/python -m benchmarks.images --build-options '$(BUILD_OPTIONS)' $(ARGS)
 
 push: ## Push both images by version (IMAGE=registry/name names the repository); git must be clean.
 	@case '$(IMAGE)' in */*) ;; *) echo "push needs a repository: make push IMAGE=registry/name" >&2; exit 64 ;; esac

@@ -62,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20, help="cold starts of each image and application")
     parser.add_argument("--cuda", action="store_true", help=f"the sizes of {CUDA}, too (minutes)")
+    parser.add_argument("--base-note", default="", help=f"what {BASE} is here, if not its publisher's")
     parser.add_argument("--build-options", default="", help="for docker build of the vendor-style image")
     options = parser.parse_args()
     docker(
@@ -77,6 +78,7 @@ def main() -> None:
     results = {
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
         "engine": docker("version", "--format", "{{.Server.Version}}"),
+        "base_note": options.base_note,
         "runs": options.runs,
         "empty_container": statistics.median(empty_container() for _ in range(options.runs)),
         "starts": {name: measure_starts(name, options.runs) for name in APPLICATIONS},
@@ -238,7 +240,8 @@ def report(results: dict[str, Any]) -> str:
                 f"| {application} | {short(image)} | {spread(early)} | {spread(ready)} "
                 f"| {theirs / statistics.median(ready):.2f} times as fast |"
             )
-    lines += ["", "## Sizes", "", "MB (a million bytes); compressed is what a pull transfers.", ""]
+    note = f" {BASE} is {results['base_note']}." if results["base_note"] else ""
+    lines += ["", "## Sizes", "", f"MB (a million bytes); compressed is what a pull transfers.{note}", ""]
     lines += ["| Image | size | compressed | above its base | compressed |", "|---|---|---|---|---|"]
     lines.append(f"| base ({BASE}) | {total(base, 'size')} | {total(base, 'compressed')} | | |")
     for image, its in results["layers"].items():

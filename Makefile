@@ -16,7 +16,9 @@ BIN := $(VENV)/bin
 VERSION = $(shell git describe --tags --always --dirty | sed 's/^v//')
 # A dirty tree is no revision.
 REVISION = $(shell git diff --quiet HEAD && git rev-parse HEAD || echo unknown)
-SOURCE = $(shell git config --get remote.origin.url)
+# As a URL for a browser, without a token that the remote's may have; nothing where the remote is a directory.
+SOURCE = $(shell git config --get remote.origin.url | \
+  sed -nE 's,^(ssh://)?git@([^:/]+)[:/],https://\2/,; s,^(https?://)([^/@]*@)?,\1,p')
 
 define build
 DOCKER_BUILDKIT=1 $(DOCKER) build -f $(2) -t '$(IMAGE):$(1)' -t '$(IMAGE):$(VERSION)-$(1)' \

@@ -2,6 +2,8 @@
 ARG PYTHON_VERSION=3.12
 # The wheels of torch bring the user space of CUDA; a base that has it, too, would carry it twice.
 ARG BASE_IMAGE=python:${PYTHON_VERSION}-slim
+# The official images have a PYTHON_VERSION of their own, which would hide the argument in a stage.
+ARG WANTED_PYTHON=${PYTHON_VERSION}
 ARG UV_VERSION=0.13.9
 # Extras of pyproject.toml, separated by spaces: `torch` is the build of uv.lock, or of TORCH_INDEX where set.
 ARG EXTRAS="torch"
@@ -19,7 +21,7 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
 # What is needed to build, none of which is in the image.
 FROM base AS build
 ARG UV_VERSION
-ARG PYTHON_VERSION
+ARG WANTED_PYTHON
 ARG EXTRAS
 WORKDIR /build
 COPY pyproject.toml image/check-build.sh ./

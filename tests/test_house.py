@@ -119,6 +119,13 @@ def hcl(name: str, kind: str, label: str) -> dict[str, Any]:
     return found
 
 
+def test_the_images_support_the_pythons_that_the_project_does():
+    classified = {line.rsplit(" ", 1)[1] for line in PROJECT["project"]["classifiers"] if ":: 3." in line}
+    supported = re.search(r'^SUPPORTED="(.+)"$', (ROOT / "image/check-build.sh").read_text(), re.MULTILINE)
+    assert supported
+    assert set(supported[1].split()) == classified
+
+
 def test_both_dockerfiles_have_the_same_body():
     first = "# From here on, the same"
     bodies = [(ROOT / name).read_text().partition(first)[2] for name in ("Dockerfile", "Dockerfile.cpu")]

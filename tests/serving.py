@@ -80,7 +80,8 @@ def until(condition: Callable[[], object], what: str, seconds: float = 20) -> No
 def environment(**settings: str | Path | int) -> dict[str, str]:
     """An environment with nothing of this machine's but the path, and these settings."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    return {**kept, "FLASH_HOST": "127.0.0.1", **{name: str(value) for name, value in settings.items()}}
+    own = {"FLASH_HOST": "127.0.0.1", "FLASH_DRAIN_DELAY": "0"}
+    return {**kept, **own, **{name: str(value) for name, value in settings.items()}}
 
 
 @contextlib.contextmanager

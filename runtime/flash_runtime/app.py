@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
@@ -12,7 +13,8 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flash_runtime import binding, importer, logs
+from flash_runtime import binding, gpu, importer, logs
+from flash_runtime.admission import Kind
 from flash_runtime.binding import Handler
 from flash_runtime.errors import ManifestFault, UserCodeFault
 from flash_runtime.manifest import Route
@@ -25,17 +27,34 @@ _FRAMEWORK = frozenset({"anyio", "contextlib", "fastapi", "flash_runtime", "star
 """The packages that call a handler; their frames above it say nothing about it."""
 
 
-def load(package: Package, sdk: Literal["image", "artifact"]) -> FastAPI:
+@dataclass(frozen=True, slots=True)
+class Application:
+    """The handlers behind their routes: an ASGI application, and how each of them is worked on."""
+
+    asgi: FastAPI
+    kinds: tuple[tuple[Route, Kind], ...]
+
+
+def load(
+    package: Package, sdk: Literal["image", "artifact"], device_lost: Callable[[str], None] = lambda why: None
+) -> Application:
     """Import the package's handlers, in this process and for good, and build their application.
 
-    Raises `UserCodeFault` and `ManifestFault` as `importer.enter`, `importer.load` and `build` do.
+    `device_lost` is called with the reason when no further request of this process can use the GPU. Raises
+    `UserCodeFault` and `ManifestFault` as `importer.enter`, `importer.load` and `build` do.
     """
     importer.enter(package.app_dir, sdk)
     bound = [(route, importer.load(route.module, route.function)) for route in package.routes]
-    return build(bound, title=package.title)
+    kinds = tuple((route, binding.kind(handler)) for route, handler in bound)
+    return Application(build(bound, title=package.title, device_lost=device_lost), kinds)
 
 
-def build(bound: Iterable[tuple[Route, Handler]], *, title: str) -> FastAPI:
+def build(
+    bound: Iterable[tuple[Route, Handler]],
+    *,
+    title: str,
+    device_lost: Callable[[str], None] = lambda why: None,
+) -> FastAPI:
     """The application of these handlers, each on its route, in the order given.
 
     `/docs`, `/redoc` and `/openapi.json` are FastAPI's, unless a handler takes one of them. Raises
@@ -53,7 +72,7 @@ def build(bound: Iterable[tuple[Route, Handler]], *, title: str) -> FastAPI:
         default_response_class=FiniteJSONResponse,
         exception_handlers={RequestValidationError: _on_invalid_request},
     )
-    app.add_middleware(_Failures)
+    app.add_middleware(_Failures, device_lost=device_lost)
     for route, handler in pairs:
         _mount(app, route, handler)
     return app
@@ -106,8 +125,9 @@ async def _on_invalid_request(request: Request, error: Exception) -> FiniteJSONR
 class _Failures:
     """Middleware: what a handler raises is logged whole, and the client only told that it failed."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, device_lost: Callable[[str], None]) -> None:
         self._app = app
+        self._device_lost = device_lost
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -120,28 +140,37 @@ class _Failures:
         try:
             await self._app(scope, receive, watched)
         except Exception as error:  # noqa: BLE001  user code may raise anything
-            _log_failure(scope, error)
+            answer = self._answer(scope, error.raised if isinstance(error, _STANDING_IN) else error)
             if not started:
-                await _internal_server_error()(scope, receive, send)
+                await answer(scope, receive, send)
             # Else the response stays unfinished, which closes the connection: all that is left to say.
 
+    def _answer(self, scope: Scope, error: BaseException) -> FiniteJSONResponse:
+        fault = gpu.classify(error)
+        _log_failure(scope, error)
+        if fault is gpu.GpuFault.LOST:
+            self._device_lost(f"{type(error).__name__}: {error}")
+        if fault is gpu.GpuFault.OUT_OF_MEMORY:
+            gpu.release_memory(error)
+            return _failure(503, "The GPU is out of memory: try again.", {"retry-after": "1"})
+        return _failure(500, "Internal Server Error")
 
-def _internal_server_error() -> FiniteJSONResponse:
-    return FiniteJSONResponse(
-        {"detail": "Internal Server Error", "request_id": logs.request_id.get()}, status_code=500
-    )
+
+_STANDING_IN = (HandlerExit, gpu.GpuFailure)
 
 
-def _log_failure(scope: Scope, error: Exception) -> None:
-    shown: BaseException = error
-    if isinstance(error, HandlerExit):
-        shown = error.raised
+def _failure(status: int, detail: str, headers: dict[str, str] | None = None) -> FiniteJSONResponse:
+    content = {"detail": detail, "request_id": logs.request_id.get()}
+    return FiniteJSONResponse(content, status_code=status, headers=headers)
+
+
+def _log_failure(scope: Scope, error: BaseException) -> None:
     log.error(
         "%s %s failed: %s",
         scope.get("method"),
         getattr(scope.get("route"), "path", None) or scope.get("path"),
-        type(shown).__name__,
-        exc_info=(type(shown), shown, _user_frames(shown.__traceback__)),
+        type(error).__name__,
+        exc_info=(type(error), error, _user_frames(error.__traceback__)),
     )
 
 

@@ -21,6 +21,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
+from flash_runtime import gpu
+from flash_runtime.admission import Kind
 from flash_runtime.errors import UserCodeFault
 from flash_runtime.manifest import Route
 from flash_runtime.responses import HandlerExit, escapes, stream
@@ -93,6 +95,12 @@ def untaken(route: Route, handler: Handler) -> tuple[str, ...]:
     if any(each.kind is Parameter.VAR_KEYWORD for each in parameters.values()):
         return ()
     return tuple(name for name in route.path_parameters if name not in parameters)
+
+
+def kind(handler: Handler) -> Kind:
+    """How a request to the handler is worked on."""
+    on_the_loop = _is(inspect.iscoroutinefunction, handler) or _is(inspect.isasyncgenfunction, handler)
+    return Kind.ASYNC if on_the_loop else Kind.SYNC
 
 
 def unreadable(handler: Handler) -> str | None:
@@ -244,6 +252,9 @@ def _endpoint(handler: Handler, signature: inspect.Signature, fields: dict[str, 
         except BaseException as error:
             if escapes(error):
                 raise HandlerExit(error) from error
+            if gpu.classify(error) is not None:
+                # Before FastAPI makes a response of it: a handler may have raised HTTPException over it.
+                raise gpu.GpuFailure(error) from error
             raise
         return result
 

@@ -51,35 +51,49 @@ class Mailbox(Generic[T]):
 
 
 class Exchange:
-    """One request on its way through both loops. Each attribute says which loop writes it."""
+    """One request on its way through both loops. Each attribute says which loop writes it.
+
+    `wake` is called on the I/O loop when something came back, and `ended` when the application is done with
+    the request: maybe long after its response, or after the I/O loop has lost interest.
+    """
 
     __slots__ = (
         "acknowledged",
-        "arrived",
         "body",
-        "disconnected",
+        "cancelled",
+        "ended",
         "failed",
         "finished",
         "gone",
         "messages",
+        "name",
+        "over",
         "scope",
         "sent",
         "taken",
+        "task",
+        "wake",
         "window",
     )
 
-    def __init__(self, scope: Scope, body: bytes) -> None:
+    def __init__(
+        self, scope: Scope, body: bytes, name: str, wake: Callable[[], None], ended: Callable[[], None]
+    ) -> None:
         self.scope = scope
         self.body = body
+        self.name = name
+        self.wake = wake
+        self.ended = ended
         # Written by the I/O loop.
         self.messages: deque[Message] = deque()
-        self.arrived: asyncio.Event = asyncio.Event()
         self.failed = False
-        self.disconnected = False
+        self.cancelled = False
         # Written by the application loop.
+        self.task: asyncio.Task[None] | None = None
         self.taken = False
         self.gone: asyncio.Event | None = None
         self.finished = False
+        self.over = False
         self.window: asyncio.Event | None = None
         self.sent = 0
         self.acknowledged = 0
@@ -94,72 +108,28 @@ class Bridge:
     def __init__(self, app: Application, app_loop: asyncio.AbstractEventLoop) -> None:
         self._app = app
         self._app_loop = app_loop
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._exchanges: set[Exchange] = set()  # the I/O loop's
+        self._tasks: dict[asyncio.Task[None], Exchange] = {}
         self._to_app: Mailbox[Callable[[], None]] = Mailbox(app_loop, _call)
         self._to_io: Mailbox[Callable[[], None]] | None = None
+
+    # On the I/O loop.
 
     def connect(self, io_loop: asyncio.AbstractEventLoop) -> None:
         """Name the I/O loop. Call it once, before the first request."""
         self._to_io = Mailbox(io_loop, _call)
 
-    async def handle(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> bool:
-        """On the I/O loop: have the application answer a request whose body is read.
-
-        `receive` is then only asked whether the client is still there. False means that the application broke
-        off without a whole response.
-        """
-        exchange = Exchange(scope, body)
+    def submit(self, exchange: Exchange) -> None:
+        """Have the application answer a request whose body is read."""
         self._to_app.put(lambda: self._start(exchange))
-        watch = asyncio.ensure_future(self._watch(exchange, receive))
-        self._exchanges.add(exchange)
-        try:
-            while True:
-                await exchange.arrived.wait()
-                exchange.arrived.clear()
-                while exchange.messages:
-                    message = exchange.messages.popleft()
-                    await send(message)
-                    if message["type"] == "http.response.body":
-                        if not message.get("more_body"):
-                            return True
-                        self._acknowledge(exchange, len(message.get("body", b"")))
-                if exchange.failed:
-                    return False
-        finally:
-            self._exchanges.discard(exchange)
-            watch.cancel()
 
-    def cancel_all(self) -> None:
-        """From any thread: cancel what the application still works on."""
+    def cancel(self, exchange: Exchange) -> None:
+        """Have the application stop its work on a request that was submitted, as far as it can be stopped."""
+        exchange.cancelled = True
+        self._to_app.put(lambda: self._cancel(exchange))
 
-        def cancel() -> None:
-            for task in tuple(self._tasks):
-                task.cancel()
+    def acknowledge(self, exchange: Exchange, count: int) -> None:
+        """Say that `count` bytes of a streamed response have left."""
 
-        self._to_app.put(cancel)
-
-    def abandon_all(self) -> None:
-        """On the I/O loop: wait no longer for what the application still works on; each is a failure."""
-        for exchange in self._exchanges:
-            exchange.failed = True
-            exchange.arrived.set()
-
-    async def _watch(self, exchange: Exchange, receive: Receive) -> None:
-        """Tell the application when the client has gone."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        exchange.disconnected = True
-
-        def tell() -> None:
-            if exchange.gone is not None:
-                exchange.gone.set()
-            if exchange.window is not None:
-                exchange.window.set()
-
-        self._to_app.put(tell)
-
-    def _acknowledge(self, exchange: Exchange, count: int) -> None:
         def open_window() -> None:
             exchange.acknowledged += count
             if exchange.window is not None and exchange.sent - exchange.acknowledged < _STREAM_WINDOW:
@@ -167,14 +137,72 @@ class Bridge:
 
         self._to_app.put(open_window)
 
-    # From here on: the application's loop.
+    def ask(self, answer: Callable[[], None]) -> None:
+        """Have the application loop call `answer`, once it turns."""
+        self._to_app.put(answer)
+
+    def current(self) -> str | None:
+        """From any thread: the name of the request whose task holds the application loop right now."""
+        task = asyncio.current_task(self._app_loop)
+        exchange = self._tasks.get(task) if task is not None else None
+        return exchange.name if exchange is not None else None
+
+    # On the application's loop.
 
     def _start(self, exchange: Exchange) -> None:
+        if exchange.cancelled:
+            self._end(exchange)
+            return
         context = contextvars.copy_context()
         context.run(logs.request_id.set, exchange.scope["state"]["request_id"])
-        task = self._app_loop.create_task(self._run(exchange), context=context)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        exchange.task = task = self._app_loop.create_task(self._run(exchange), context=context)
+        self._tasks[task] = exchange
+        task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        # Here and not in the task: one that is cancelled before its first step never runs.
+        self._end(self._tasks.pop(task))
+        if not task.cancelled():
+            error = task.exception()
+            if error is not None:
+                context = {"message": "the application failed", "exception": error, "task": task}
+                self._app_loop.call_exception_handler(context)
+
+    def _end(self, exchange: Exchange) -> None:
+        if exchange.over:
+            return
+        failed = not exchange.finished
+
+        def deliver() -> None:
+            if failed:
+                exchange.failed = True
+                exchange.wake()
+            exchange.ended()
+
+        self._post(deliver)
+
+    def _finish(self, exchange: Exchange, messages: list[Message]) -> None:
+        """Hand over the response's last part, with the news that the application is done if it is by now.
+
+        That comes first: whoever has the answer may send the next request, and must find the room free.
+        """
+        exchange.over = over = exchange.task is not None and exchange.task.done()
+
+        def deliver() -> None:
+            if over:
+                exchange.ended()
+            exchange.messages.extend(messages)
+            exchange.wake()
+
+        self._post(deliver)
+
+    def _cancel(self, exchange: Exchange) -> None:
+        if exchange.gone is not None:
+            exchange.gone.set()
+        if exchange.window is not None:
+            exchange.window.set()
+        if exchange.task is not None:
+            exchange.task.cancel()
 
     async def _run(self, exchange: Exchange) -> None:
         held: list[Message] = []
@@ -183,7 +211,7 @@ class Bridge:
             if not exchange.taken:
                 exchange.taken = True
                 return {"type": "http.request", "body": exchange.body, "more_body": False}
-            if not exchange.disconnected:
+            if not exchange.cancelled:
                 exchange.gone = exchange.gone or asyncio.Event()
                 await exchange.gone.wait()
             return _DISCONNECT
@@ -192,33 +220,32 @@ class Bridge:
             if message["type"] == "http.response.start":
                 held.append(message)  # leaves with the first body, in one hand-over
                 return
-            exchange.finished = not message.get("more_body")
-            self._reply(exchange, [*held, message])
+            messages = [*held, message]
             held.clear()
-            if not exchange.finished:
-                await self._flow(exchange, len(message.get("body", b"")))
+            if not message.get("more_body"):
+                exchange.finished = True
+                self._app_loop.call_soon(self._finish, exchange, messages)
+                return
 
-        try:
-            await self._app(exchange.scope, receive, send)
-        finally:
-            if not exchange.finished:
-                self._reply(exchange, [], failed=True)
+            def deliver() -> None:
+                exchange.messages.extend(messages)
+                exchange.wake()
+
+            self._post(deliver)
+            await self._flow(exchange, len(message.get("body", b"")))
+
+        await self._app(exchange.scope, receive, send)
 
     async def _flow(self, exchange: Exchange, count: int) -> None:
         """Wait while more than a window's bytes are on their way to the client."""
         exchange.sent += count
-        while exchange.sent - exchange.acknowledged >= _STREAM_WINDOW and not exchange.disconnected:
+        while exchange.sent - exchange.acknowledged >= _STREAM_WINDOW and not exchange.cancelled:
             exchange.window = asyncio.Event()
             await exchange.window.wait()
 
-    def _reply(self, exchange: Exchange, messages: list[Message], *, failed: bool = False) -> None:
-        def deliver() -> None:
-            exchange.messages.extend(messages)
-            exchange.failed = failed
-            exchange.arrived.set()
-
+    def _post(self, action: Callable[[], None]) -> None:
         assert self._to_io is not None, "connect() comes before the first request"
-        self._to_io.put(deliver)
+        self._to_io.put(action)
 
 
 def _call(action: Callable[[], None]) -> None:

@@ -1,26 +1,32 @@
-"""The gate: what happens on the I/O loop before the application is asked.
+"""The gate: what happens on the I/O loop before the application is asked, and when it takes too long.
 
-It answers health, gives each request its id, checks the API key, reads the body up to the limit, and writes
-the access line. It never waits for user code to do any of these.
+It answers health, checks the API key, finds room for the request or sheds it, reads the body up to the limit,
+keeps its time, and notices that its client has left. It never waits for user code to do any of these.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-import json
-import logging
-import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from flash_runtime import health, logs
-from flash_runtime.bridge import Bridge, Message, Receive, Scope, Send
+from flash_runtime import health
+from flash_runtime.admission import Admission, Lane
+from flash_runtime.bridge import Bridge, Exchange, Receive, Scope, Send
+from flash_runtime.call import Call, Interrupted, Refusal, header
 from flash_runtime.health import Verdict
+from flash_runtime.protocol import BoundedProtocol
+from flash_runtime.routing import RouteTable
+from flash_runtime.scoreboard import Outcome
 
-access = logging.getLogger("flash_runtime.access")
-
-_REQUEST_ID_LIMIT = 128
+RETRY_AFTER = (b"retry-after", b"1")
+_BODY_SECONDS = 30.0
+"""How long a client may pause within a body."""
+_BODIES = 16
+"""So many bodies of the largest size may be in memory at once; the next byte is shed."""
+_STOPPING = "The server is stopping."
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,166 +39,184 @@ class GateSettings:
     access_log: bool
 
 
-class _Refusal(Exception):
-    """The gate answers itself: a status, a detail for the client, and headers."""
+class Observer(Protocol):
+    """Who is told of the gate's requests; `in_flight` is how many are not answered yet."""
 
-    def __init__(self, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.headers = headers
+    def on_request(self, in_flight: int) -> None:
+        """One came."""
 
+    def on_admission(self, connection: BoundedProtocol) -> None:
+        """The connection's request runs or waits."""
 
-class _ClientGone(Exception):
-    """The client left before its request was whole: nobody is there to answer."""
+    def on_request_end(
+        self, connection: BoundedProtocol, outcome: Outcome, seconds: float, in_flight: int
+    ) -> None:
+        """It has ended, `seconds` after it came."""
 
 
 class Gate:
-    """An ASGI application for the I/O loop, in front of the `bridge`."""
+    """An ASGI application for the I/O loop, in front of the `bridge`.
+
+    `keep_alive` says whether connections are kept after an answer.
+    """
 
     def __init__(
         self,
         settings: GateSettings,
+        routes: RouteTable,
+        admission: Admission,
         bridge: Bridge,
         verdict: Callable[[], Verdict],
-        in_flight_changed: Callable[[int], None],
+        observer: Observer,
+        *,
+        keep_alive: bool,
     ) -> None:
         self._settings = settings
+        self._routes = routes
+        self._admission = admission
         self._bridge = bridge
         self._verdict = verdict
-        self._in_flight_changed = in_flight_changed
-        self._in_flight = 0
+        self._observer = observer
+        self._calls: set[Call] = set()
+        self._body_bytes = 0
+        self.keep_alive = keep_alive
 
-    @property
-    def in_flight(self) -> int:
-        """Requests accepted and not yet answered; health is not among them."""
-        return self._in_flight
+    def cut_all(self) -> int:
+        """Give up what is not answered yet: 503 where the response has not begun. Returns how many."""
+        for call in self._calls:
+            call.interrupt(Outcome.CUT)
+        return len(self._calls)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == self._settings.health_path:
-            await _answer_health(self._verdict(), scope["method"], send)
+            await _answer_health(self._verdict(), scope["method"], send, keep_alive=self.keep_alive)
             return
-        call = _Call(scope, send)
-        self._count(+1)
+        target = self._routes.find(scope["method"], scope["path"])
+        call = Call(scope, send, target, keep_alive=self.keep_alive)
+        call.connection.on_lost = call.lose_client
+        self._calls.add(call)
+        self._observer.on_request(len(self._calls))
+        outcome = Outcome.FAILED
         try:
-            await self._pass(call, scope, receive)
-        finally:
-            self._count(-1)
-            if self._settings.access_log:
-                call.log()
-
-    async def _pass(self, call: _Call, scope: Scope, receive: Receive) -> None:
-        try:
-            self._authorise(scope)
-            body = await self._read(scope, receive)
-        except _Refusal as refusal:
+            outcome = await self._pass(call, receive)
+        except Refusal as refusal:
+            outcome = refusal.outcome
             await call.refuse(refusal)
-            return
-        except _ClientGone:
-            return
-        whole = await self._bridge.handle(scope, body, receive, call.send)
-        if not whole and not call.status:
-            stopping = self._verdict().word == "draining"
-            await call.refuse(
-                _Refusal(503, "The server is stopping.", (b"connection", b"close"))
-                if stopping
-                else _Refusal(500, "Internal Server Error")
-            )
-        call.broken_off = not whole
-        # A response that broke off midway stays unfinished: the server then closes the connection, which is
-        # the only way left to tell the client.
+        except Interrupted:
+            assert call.interrupted is not None, "what interrupts says why"
+            outcome = call.interrupted
+            await self._apologise(call)
+        finally:
+            self._calls.discard(call)
+            call.connection.on_lost = None
+            seconds = call.seconds()
+            self._observer.on_request_end(call.connection, outcome, seconds, len(self._calls))
+            if self._settings.access_log:
+                call.log(outcome, seconds)
 
-    def _count(self, change: int) -> None:
-        self._in_flight += change
-        self._in_flight_changed(self._in_flight)
+    async def _pass(self, call: Call, receive: Receive) -> Outcome:
+        lane = self._admission.lane(call.target.kind)
+        self._authorise(call.scope)
+        if lane.is_full():
+            raise _shed(close=call.connection.in_body)
+        self._refuse_declared(call.scope)
+        held = 0
+
+        def take(chunk: bytes) -> None:
+            nonlocal held
+            held += len(chunk)
+            self._body_bytes += len(chunk)
+            if held > self._settings.max_body_bytes:
+                raise self._too_large()
+            if self._body_bytes > _BODIES * self._settings.max_body_bytes:
+                raise _shed(close=True)
+
+        timer: asyncio.TimerHandle | None = None
+        try:
+            body = await call.read(receive, _BODY_SECONDS, take)
+            left = call.target.timeout - call.seconds()
+            timer = asyncio.get_running_loop().call_later(left, call.interrupt, Outcome.TIMED_OUT)
+            return await self._run(call, lane, body)
+        finally:
+            self._body_bytes -= held
+            if timer is not None:
+                timer.cancel()
+
+    async def _run(self, call: Call, lane: Lane, body: bytes) -> Outcome:
+        exchange = Exchange(call.scope, body, call.target.name, call.wake, lane.leave)
+
+        def start() -> None:
+            call.submitted = True
+            self._bridge.submit(exchange)
+
+        if not lane.enter(start):
+            raise _shed(close=False)
+        self._observer.on_admission(call.connection)
+        try:
+            return await self._answer(call, exchange)
+        except Interrupted:
+            if call.submitted:
+                self._bridge.cancel(exchange)
+            else:
+                lane.forget(start)
+            raise
+
+    async def _answer(self, call: Call, exchange: Exchange) -> Outcome:
+        """Pass the application's response on as it comes."""
+        while True:
+            while exchange.messages:
+                message = exchange.messages.popleft()
+                await call.send(message)
+                if message["type"] == "http.response.body":
+                    if not message.get("more_body"):
+                        return Outcome.FAILED if call.status >= 500 else Outcome.ANSWERED
+                    self._bridge.acknowledge(exchange, len(message.get("body", b"")))
+            if exchange.failed:
+                if not call.status:
+                    raise Refusal(500, "Internal Server Error", outcome=Outcome.FAILED)
+                # The response stays unfinished: the server then closes the connection, which is the only way
+                # left to tell the client.
+                return Outcome.FAILED
+            await call.wait()
+
+    async def _apologise(self, call: Call) -> None:
+        """Tell the client of a call that was interrupted why, where it can still be told."""
+        if call.status or call.connection.transport.is_closing():
+            return
+        if call.interrupted is Outcome.TIMED_OUT:
+            detail = f"The request was not answered within {call.target.timeout:g} seconds."
+            await call.refuse(Refusal(504, detail))
+        elif call.interrupted is Outcome.CUT:
+            await call.refuse(Refusal(503, _STOPPING, RETRY_AFTER, close=True))
 
     def _authorise(self, scope: Scope) -> None:
         key = self._settings.api_key
         if key is None:
             return
-        scheme, _, given = (_header(scope, b"authorization") or b"").partition(b" ")
+        scheme, _, given = (header(scope, b"authorization") or b"").partition(b" ")
         if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), key.encode()):
-            raise _Refusal(
+            raise Refusal(
                 401,
                 "Send the API key as `Authorization: Bearer KEY`.",
                 (b"www-authenticate", b"Bearer"),
-                (b"connection", b"close"),  # the body is not read, so the connection cannot be used again
+                close=True,
             )
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+    def _refuse_declared(self, scope: Scope) -> None:
+        declared = header(scope, b"content-length")
+        if declared is not None and declared.isdigit() and int(declared) > self._settings.max_body_bytes:
+            raise self._too_large()
+
+    def _too_large(self) -> Refusal:
         limit = self._settings.max_body_bytes
-        too_large = _Refusal(
-            413, f"The body is larger than this server's limit of {limit} bytes.", (b"connection", b"close")
-        )
-        declared = _header(scope, b"content-length")
-        if declared is not None and declared.isdigit() and int(declared) > limit:
-            raise too_large
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _ClientGone
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
-                raise too_large
-            chunks.append(chunk)
-            if not message.get("more_body"):
-                return b"".join(chunks)
+        return Refusal(413, f"The body is larger than this server's limit of {limit} bytes.", close=True)
 
 
-class _Call:
-    """One request's id, response and access line."""
-
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._scope = scope
-        self._send = send
-        self._started = time.perf_counter()
-        self.status = 0
-        self.broken_off = False
-        self.request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = self.request_id
-
-    async def send(self, message: Message) -> None:
-        """Pass a message of the response on, with the request's id among its headers."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
-            message = {**message, "headers": headers}
-        await self._send(message)
-
-    async def refuse(self, refusal: _Refusal) -> None:
-        content = json.dumps({"detail": refusal.detail, "request_id": self.request_id}).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(content)).encode()),
-            *refusal.headers,
-        ]
-        await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": content})
-
-    def log(self) -> None:
-        """Write the access line. Status 499 stands for a client that left before its answer."""
-        if not access.isEnabledFor(logging.INFO):
-            return
-        scope, status = self._scope, self.status or 499
-        milliseconds = round((time.perf_counter() - self._started) * 1000, 2)
-        route = getattr(scope.get("route"), "path", None)
-        logs.request_id.set(self.request_id)
-        access.info(
-            "%s %s %d",
-            scope["method"],
-            scope["raw_path"].decode(
-                "latin-1"
-            ),  # still percent-encoded: no client writes a log line of its own
-            status,
-            extra={"method": scope["method"], "route": route, "status": status, "ms": milliseconds}
-            | ({"broken_off": True} if self.broken_off else {}),
-        )
+def _shed(*, close: bool) -> Refusal:
+    return Refusal(503, "The server is busy: try again.", RETRY_AFTER, outcome=Outcome.SHED, close=close)
 
 
-async def _answer_health(verdict: Verdict, method: str, send: Send) -> None:
+async def _answer_health(verdict: Verdict, method: str, send: Send, *, keep_alive: bool) -> None:
     if method not in ("GET", "HEAD"):
         verdict = Verdict(405, "method not allowed")
     content = health.body(verdict)
@@ -201,23 +225,7 @@ async def _answer_health(verdict: Verdict, method: str, send: Send) -> None:
         headers += [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     if verdict.status == 405:
         headers.append((b"allow", b"GET, HEAD"))
+    if not keep_alive:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": verdict.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else content})
-
-
-def _header(scope: Scope, name: bytes) -> bytes | None:
-    return next((value for key, value in scope["headers"] if key == name), None)
-
-
-def _request_id(scope: Scope) -> str:
-    """The client's X-Request-ID where it is one plain printable word, else a new one."""
-    given = (_header(scope, b"x-request-id") or b"").decode("latin-1")
-    if (
-        given
-        and len(given) <= _REQUEST_ID_LIMIT
-        and given.isascii()
-        and given.isprintable()
-        and " " not in given
-    ):
-        return given
-    return uuid.uuid4().hex

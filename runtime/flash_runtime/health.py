@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from flash_runtime import metrics
 from flash_runtime.processes import let_stop_signals_through
 from flash_runtime.scoreboard import Phase, Scoreboard
 
@@ -41,18 +42,20 @@ class Verdict:
 
 
 def verdict(board: Scoreboard) -> Verdict:
-    """200 when the container can serve, 204 while it starts, 503 when it drains or has failed.
+    """200 when the container can serve, 204 while it starts, 503 when it leaves, or cannot serve for now.
 
     The platform reads 200 as healthy, 204 as initialising and all else as unhealthy.
     """
     phase = board.phase
-    if phase is Phase.DRAINING:
+    if phase in (Phase.LEAVING, Phase.DRAINING):
         return Verdict(503, "draining")
     if phase is Phase.FAILED:
         return Verdict(503, "failed")
     if board.any_ready():
-        return Verdict(200, "healthy")
-    return Verdict(204, "starting")
+        return Verdict(200, "degraded" if board.given_up else "healthy")
+    if board.any_wedged():
+        return Verdict(503, "wedged")
+    return Verdict(503, "failing") if board.failing else Verdict(204, "starting")
 
 
 def body(verdict: Verdict) -> bytes:
@@ -166,6 +169,9 @@ class HealthProcess:
 
     def _answer(self, connection: _Connection) -> bytes:
         method, path = connection.request()
+        head = method == "HEAD"
+        if connection.health_port and path == "/metrics" and method in ("GET", "HEAD"):
+            return _encode(200, metrics.TYPE, metrics.render(self._board), head=head)
         found = verdict(self._board)
         probes = {self._path: found, "/ping": found} if connection.health_port else {self._path: found}
         if connection.health_port:
@@ -178,7 +184,7 @@ class HealthProcess:
             answer = Verdict(404, "not found") if connection.health_port else Verdict(503, found.word)
         elif method not in ("GET", "HEAD"):
             answer = Verdict(405, "method not allowed")
-        return _response(answer, head=method == "HEAD")
+        return _encode(answer.status, "application/json", body(answer), head=head)
 
 
 class _Connection:
@@ -203,17 +209,12 @@ class _Connection:
         return method, target.split("?", 1)[0]
 
 
-def _response(answer: Verdict, *, head: bool) -> bytes:
-    content = body(answer)
-    lines = [
-        f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}",
-        "Connection: close",
-        "Cache-Control: no-store",
-    ]
+def _encode(status: int, content_type: str, content: bytes, *, head: bool) -> bytes:
+    lines = [f"HTTP/1.1 {status} {_REASONS[status]}", "Connection: close", "Cache-Control: no-store"]
     if content:
-        lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
-    if answer.status == 503:
+        lines += [f"Content-Type: {content_type}", f"Content-Length: {len(content)}"]
+    if status == 503:
         lines.append("Retry-After: 1")
-    if answer.status == 405:
+    if status == 405:
         lines.append("Allow: GET, HEAD")
     return "\r\n".join([*lines, "", ""]).encode() + (b"" if head else content)

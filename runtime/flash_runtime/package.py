@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flash_runtime import artifact, manifest
+from flash_runtime.errors import SettingFault
 from flash_runtime.manifest import Manifest, Route
 from flash_runtime.settings import Settings
 
@@ -29,7 +30,20 @@ def open_package(settings: Settings) -> Package:
         reserved = ("/ping", "/execute", settings.health_path)
         found = manifest.load(path, reserved, where)
         manifest.check_python(found, app_dir)
-        return found, manifest.routes_for(found, settings.resource_name)
+        routes = manifest.routes_for(found, settings.resource_name)
+        _check_timeouts(settings, routes)
+        return found, routes
 
     app_dir, (found, routes) = artifact.prepare(settings, accept)
     return Package(app_dir, found.project_name, routes)
+
+
+def _check_timeouts(settings: Settings, routes: tuple[Route, ...]) -> None:
+    known = [str(route) for route in routes]
+    unknown = [name for name, _ in settings.route_timeouts if name not in known]
+    if unknown:
+        raise SettingFault(
+            f"FLASH_ROUTE_TIMEOUTS names {', '.join(unknown)}, and the application has no such route.",
+            where="the environment (FLASH_ROUTE_TIMEOUTS)",
+            remedy=f"the routes are: {', '.join(known[:20])}{', …' if len(known) > 20 else ''}.",
+        )

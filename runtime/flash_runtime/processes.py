@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_DESCRIPTORS = 65536
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
@@ -49,6 +51,39 @@ def be_first_to_run_out_of_memory() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
     except OSError:
         pass  # no Linux, or the container was started with more already: only lowering needs privileges
+
+
+def scratch_directory() -> str:
+    """Where files can be made that nobody else is to see."""
+    import tempfile  # health, which comes first, does without
+
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        # The one place that a container with a read-only root can write to without being given it.
+        return "/dev/shm"  # noqa: S108
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process open as many files as it may; returns how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return min(soft, _DESCRIPTORS) if soft != resource.RLIM_INFINITY else _DESCRIPTORS
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+def resident_bytes(pid: int) -> int:
+    """How much memory the process has in use (only on Linux; elsewhere 0).
+
+    proc(5), statm: pages, of which the second number is resident, shared ones included.
+    """
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * resource.getpagesize()
 
 
 def describe_end(status: int) -> str:

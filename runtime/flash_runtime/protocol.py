@@ -1,18 +1,23 @@
 """HTTP/1.1 as uvicorn parses it, with the bounds that it leaves out.
 
 A request's head has a limit in bytes and in time, and an offer to upgrade to another protocol is passed over,
-as RFC 9110 (section 7.8) lets a server do; uvicorn would drop the body of such a request.
+as RFC 9110 (section 7.8) lets a server do; uvicorn would drop the body of such a request. Whoever answers a
+request is told that its client has left, and an answer that comes before the request's end is not lost.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections.abc import Callable
 from http import HTTPStatus
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+CONNECTION = "flash.connection"
+"""The key of the scope under which whoever answers a request finds its connection."""
 HEAD_BYTES = 64 * 1024
 """The most that a request line and its headers may take together."""
 HEAD_SECONDS = 30.0
@@ -25,6 +30,12 @@ _UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. After a refusal what still comes is passed over, and the connection soon closed."""
 
+    in_body = False
+    """Whether a request's body is still to come."""
+    on_lost: Callable[[], None] | None = None
+    """Called when the client has left; set by whoever answers the present request."""
+    quiet_since = 0.0
+    """When something last came or left, on the clock of `time.monotonic()`."""
     _head_bytes = 0
     _in_head = False
     _refused = False
@@ -34,21 +45,30 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give a client that says nothing as long as one that has stopped talking."""
         super().connection_made(transport)
+        self.quiet_since = time.monotonic()
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers."""
+        """Forget the timers, and say that the client has left."""
         self._stop_timer()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is on it: neither one that comes, nor one that is answered."""
+        return not self._in_head and (self.cycle is None or self.cycle.response_complete)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and refuse what is no HTTP or a head that is too long already."""
         if self._refused:
             return
         self._unset_keepalive_if_required()
+        self.quiet_since = time.monotonic()
         self._head_bytes += len(data)
         try:
             self._feed(data)
@@ -79,6 +99,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._on_slow_head)
         super().on_message_begin()
+        self.scope[CONNECTION] = self  # type: ignore[literal-required]
 
     def on_headers_complete(self) -> None:
         """A head is whole: start the request, unless it is too long or is to be read again."""
@@ -91,7 +112,9 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self.parser.should_upgrade():
             self._upgrading = True
         else:
+            self.in_body = True
             super().on_headers_complete()
+            self.cycle.transport = _Lingering(self)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -101,7 +124,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is whole."""
         if not self._refused and not self._upgrading:
+            self.in_body = False
+            self.cycle.transport = self.transport
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer has left."""
+        self.quiet_since = time.monotonic()
+        super().on_response_complete()
 
     def _on_slow_head(self) -> None:
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"The head was not sent within {HEAD_SECONDS:g} seconds.")
@@ -120,9 +150,28 @@ class BoundedProtocol(HttpToolsProtocol):
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
         head += f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
         self.transport.write(head.encode() + content)
-        # Closing with something unread resets the connection, and the answer with it.
+        self.linger()
+
+    def linger(self) -> None:
+        """Close soon: closing with something unread resets the connection, and the answer with it."""
+        self._refused = True
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
         self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+class _Lingering:
+    """The transport as the answer to a request sees it whose body is still to come."""
+
+    def __init__(self, connection: BoundedProtocol) -> None:
+        self._connection = connection
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+
+    def close(self) -> None:
+        self._connection.linger()
 
 
 _TOO_LARGE = f"The request line and the headers are larger than {HEAD_BYTES} bytes."

@@ -1,25 +1,28 @@
 """The scoreboard: what every worker is doing, in memory that all processes share.
 
-One writer a record, any reader. The supervisor writes the container's phase; a slot's record is written by
-the worker that holds the slot, and by the supervisor before that worker is forked and after it has ended.
-Each field is aligned and written with one store, so a reader sees an old value or a new one.
+One writer a record, any reader. The supervisor writes the container's phase; a record is written by the
+worker that holds it, and by the supervisor before that worker is forked and after it has ended. Each field is
+aligned and written with one store, so a reader sees an old value or a new one.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import struct
 import time
 from enum import IntEnum
 
-_PHASE = 0
 _HEADER_BYTES = 64
-# A slot's record: state, pid, since, in flight, then the text of a boot failure.
-_STATE, _PID, _SINCE, _IN_FLIGHT, _EXIT_CODE, _FAULT_BYTES, _FAULT = 0, 4, 8, 16, 20, 24, 64
-_SLOT_BYTES = 32 * 1024
-_FAULT_LIMIT = _SLOT_BYTES - _FAULT
+_RECORD_BYTES = 32 * 1024
+# Bytes from the header's start: one byte, then 32-bit integers.
+_PHASE, _GIVEN_UP, _RESTARTS, _FAILING, _CUT_BY_KILL = 0, 4, 8, 12, 16
+# Bytes from a record's start: a byte; integers; doubles; 64-bit counters; the text of a fault.
+_STATE, _PID, _SLOT, _RUNNING, _WAITING, _LOAD, _IN_FLIGHT, _EXIT_CODE, _FAULT_BYTES = range(0, 36, 4)
+_SINCE, _BEAT, _MOVED, _SECONDS, _OUTCOMES, _FAULT = 40, 48, 56, 64, 72, 192
+_FAULT_LIMIT = _RECORD_BYTES - _FAULT
 _FAULT_HEAD = 4 * 1024
+FRESH_SECONDS = 1.0
+"""An I/O loop that is well beats ten times a second; one that has not for so long cannot accept now."""
 
 
 class Phase(IntEnum):
@@ -28,13 +31,16 @@ class Phase(IntEnum):
     STARTING = 0
     """Waiting for the artifact, unpacking it, importing the framework."""
     RUNNING = 1
-    """Workers are being kept; whether one is ready stands in the slots."""
-    DRAINING = 2
-    FAILED = 3
+    """Workers are being kept; whether one is ready stands in the records."""
+    LEAVING = 2
+    """Told to stop: health says so, and requests are still served until the orchestrator has seen it."""
+    DRAINING = 3
+    """New connections are refused; requests in flight are finished."""
+    FAILED = 4
 
 
 class State(IntEnum):
-    """What a slot's worker is about."""
+    """What a record's worker is about."""
 
     EMPTY = 0
     BOOTING = 1
@@ -42,12 +48,193 @@ class State(IntEnum):
     DRAINING = 3
 
 
-class Scoreboard:
-    """Shared memory for `slots` workers. Create it before the first fork; times are `time.monotonic()`."""
+class Outcome(IntEnum):
+    """What became of a request. Health is not counted."""
 
-    def __init__(self, slots: int) -> None:
+    ANSWERED = 0
+    """The application's response was sent whole; its status is below 500."""
+    FAILED = 1
+    """The handler raised, or its response broke off."""
+    REFUSED = 2
+    """The gate refused it for what it is: without the key, too large, not whole in time."""
+    SHED = 3
+    """There was no room for it: 503 at once."""
+    TIMED_OUT = 4
+    """Its time was over before its answer was there: 504."""
+    GONE_WAITING = 5
+    """Its client left before it was run."""
+    GONE_RUNNING = 6
+    """Its client left while it ran."""
+    CUT = 7
+    """Its worker ended or was replaced before it was answered."""
+
+
+class Record:
+    """One worker's part of the scoreboard. Times are `time.monotonic()`."""
+
+    def __init__(self, board: Scoreboard, number: int) -> None:
+        start = _HEADER_BYTES + number * _RECORD_BYTES
+        self.number = number
+        self._board = board
+        self._start = start
+        self._bytes = board.memory
+        self._integers = board.memory.cast("i")
+        self._doubles = board.memory.cast("d")
+        self._counters = board.memory.cast("q")
+        self._integer = start // 4
+        self._double = start // 8
+
+    @property
+    def state(self) -> State:
+        return State(self._bytes[self._start + _STATE])
+
+    def set_state(self, state: State, pid: int) -> None:
+        """Say what the worker is about from now on."""
+        now = time.monotonic()
+        self._put_double(_SINCE, now)
+        self._put_double(_BEAT, now)
+        self._put_double(_MOVED, now)
+        self._put(_PID, pid)
+        self._bytes[self._start + _STATE] = state
+        self._board.wake()
+
+    @property
+    def pid(self) -> int:
+        return self._get(_PID)
+
+    @property
+    def slot(self) -> int:
+        """The number of the slot that the worker has, or had."""
+        return self._get(_SLOT)
+
+    @property
+    def since(self) -> float:
+        """When the present state began."""
+        return self._get_double(_SINCE)
+
+    @property
+    def running(self) -> int:
+        """Requests that the worker runs."""
+        return self._get(_RUNNING)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait in the worker for one of these to end."""
+        return self._get(_WAITING)
+
+    @property
+    def load(self) -> int:
+        """Those of both that count where workers leave connections to each other."""
+        return self._get(_LOAD)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that the worker has not answered yet, those whose bodies are still to come among them."""
+        return self._get(_IN_FLIGHT)
+
+    def set_in_flight(self, count: int) -> None:
+        self._integers[self._integer + _IN_FLIGHT // 4] = count
+
+    def set_requests(self, running: int, waiting: int, load: int) -> None:
+        integers, start = self._integers, self._integer
+        integers[start + _RUNNING // 4] = running
+        integers[start + _WAITING // 4] = waiting
+        integers[start + _LOAD // 4] = load
+
+    @property
+    def beat(self) -> float:
+        """When the worker's I/O loop last turned."""
+        return self._get_double(_BEAT)
+
+    @property
+    def moved(self) -> float:
+        """When the worker's application loop is last known to have turned."""
+        return self._get_double(_MOVED)
+
+    def set_beat(self, beat: float, moved: float) -> None:
+        self._put_double(_MOVED, moved)
+        self._put_double(_BEAT, beat)
+
+    def is_wedged(self, now: float) -> bool:
+        """Whether its application loop stands still for longer than the stall timeout."""
+        limit = self._board.stall_timeout
+        return bool(limit) and self.state is State.READY and now - self.moved > limit
+
+    def count(self, outcome: Outcome, seconds: float) -> None:
+        """Note that a request ended so, `seconds` after it came."""
+        self._counters[self._double + _OUTCOMES // 8 + outcome] += 1
+        self._doubles[self._double + _SECONDS // 8] += seconds
+
+    def outcomes(self) -> dict[Outcome, int]:
+        """How many requests ended in which way, of this worker and of those that had the record before."""
+        start = self._double + _OUTCOMES // 8
+        return {outcome: self._counters[start + outcome] for outcome in Outcome}
+
+    def requests(self) -> int:
+        """How many requests have ended, likewise."""
+        return sum(self.outcomes().values())
+
+    @property
+    def seconds(self) -> float:
+        """How long they took, added up."""
+        return self._get_double(_SECONDS)
+
+    def report_fault(self, exit_code: int, text: str) -> None:
+        """Leave for the supervisor why the worker ends; head and end are kept of a long text."""
+        encoded = text.encode("utf-8", "replace")
+        if len(encoded) > _FAULT_LIMIT:
+            encoded = encoded[:_FAULT_HEAD] + b"\n...\n" + encoded[_FAULT_HEAD + 5 - _FAULT_LIMIT :]
+        start = self._start + _FAULT
+        self._bytes[start : start + len(encoded)] = encoded
+        self._put(_EXIT_CODE, exit_code)
+        self._put(_FAULT_BYTES, len(encoded))
+
+    def fault(self) -> tuple[int, str] | None:
+        """The exit code and text that the worker reported, or `None`."""
+        length = self._get(_FAULT_BYTES)
+        if length == 0:
+            return None
+        start = self._start + _FAULT
+        return self._get(_EXIT_CODE), bytes(self._bytes[start : start + length]).decode("utf-8", "replace")
+
+    def prepare(self, slot: int) -> None:
+        """Make the record ready for a worker of that slot. What was counted stays: it is the container's."""
+        self._put(_FAULT_BYTES, 0)
+        self._put(_SLOT, slot)
+        self.clear()
+
+    def clear(self) -> None:
+        """Say that no worker has the record."""
+        self.set_requests(0, 0, 0)
+        self.set_in_flight(0)
+        self.set_state(State.EMPTY, 0)
+
+    def _get(self, field: int) -> int:
+        return self._integers[self._integer + field // 4]
+
+    def _put(self, field: int, value: int) -> None:
+        self._integers[self._integer + field // 4] = value
+
+    def _get_double(self, field: int) -> float:
+        return self._doubles[self._double + field // 8]
+
+    def _put_double(self, field: int, value: float) -> None:
+        self._doubles[self._double + field // 8] = value
+
+
+class Scoreboard:
+    """Shared memory for the workers of `slots` slots. Create it before the first fork.
+
+    There is a record more than slots: while a worker is replaced, its replacement may boot beside it.
+    `stall_timeout` is in seconds; 0 means that no worker is ever taken for wedged.
+    """
+
+    def __init__(self, slots: int, stall_timeout: float = 0) -> None:
         self.slots = slots
-        self._memory = mmap.mmap(-1, _HEADER_BYTES + slots * _SLOT_BYTES)
+        self.stall_timeout = stall_timeout
+        self.memory = memoryview(mmap.mmap(-1, _HEADER_BYTES + (slots + 1) * _RECORD_BYTES))
+        self.records = tuple(Record(self, number) for number in range(slots + 1))
+        self._integers = self.memory.cast("i")
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
         os.set_blocking(self._wake_writer, False)
@@ -65,78 +252,75 @@ class Scoreboard:
         except BlockingIOError:
             pass
 
-    @property
-    def phase(self) -> Phase:
-        return Phase(self._memory[_PHASE])
-
-    @phase.setter
-    def phase(self, phase: Phase) -> None:
-        self._memory[_PHASE] = phase
-        self._wake()
-
-    def state(self, slot: int) -> State:
-        return State(self._memory[self._at(slot, _STATE)])
-
-    def set_state(self, slot: int, state: State, pid: int) -> None:
-        """Say what the slot's worker is about from now on."""
-        struct.pack_into("=d", self._memory, self._at(slot, _SINCE), time.monotonic())
-        struct.pack_into("=i", self._memory, self._at(slot, _PID), pid)
-        self._memory[self._at(slot, _STATE)] = state
-        self._wake()
-
-    def pid(self, slot: int) -> int:
-        return self._integer(slot, _PID)
-
-    def since(self, slot: int) -> float:
-        """When the slot's present state began."""
-        since: float = struct.unpack_from("=d", self._memory, self._at(slot, _SINCE))[0]
-        return since
-
-    def in_flight(self, slot: int) -> int:
-        """Requests that the slot's worker has accepted and not yet answered."""
-        return self._integer(slot, _IN_FLIGHT)
-
-    def set_in_flight(self, slot: int, count: int) -> None:
-        struct.pack_into("=i", self._memory, self._at(slot, _IN_FLIGHT), count)
-
-    def any_ready(self) -> bool:
-        return any(self._memory[self._at(slot, _STATE)] == State.READY for slot in range(self.slots))
-
-    def report_fault(self, slot: int, exit_code: int, text: str) -> None:
-        """Leave for the supervisor why the worker could not boot; head and end are kept of a long text."""
-        encoded = text.encode("utf-8", "replace")
-        if len(encoded) > _FAULT_LIMIT:
-            encoded = encoded[:_FAULT_HEAD] + b"\n...\n" + encoded[_FAULT_HEAD + 5 - _FAULT_LIMIT :]
-        start = self._at(slot, _FAULT)
-        self._memory[start : start + len(encoded)] = encoded
-        struct.pack_into("=i", self._memory, self._at(slot, _EXIT_CODE), exit_code)
-        struct.pack_into("=i", self._memory, self._at(slot, _FAULT_BYTES), len(encoded))
-
-    def fault(self, slot: int) -> tuple[int, str] | None:
-        """The exit code and text that the slot's worker reported, or `None`."""
-        length = self._integer(slot, _FAULT_BYTES)
-        if length == 0:
-            return None
-        start = self._at(slot, _FAULT)
-        return self._integer(slot, _EXIT_CODE), self._memory[start : start + length].decode(
-            "utf-8", "replace"
-        )
-
-    def clear(self, slot: int) -> None:
-        """Make the record ready for the slot's next worker."""
-        struct.pack_into("=i", self._memory, self._at(slot, _FAULT_BYTES), 0)
-        self.set_in_flight(slot, 0)
-        self.set_state(slot, State.EMPTY, 0)
-
-    def _at(self, slot: int, field: int) -> int:
-        return _HEADER_BYTES + slot * _SLOT_BYTES + field
-
-    def _integer(self, slot: int, field: int) -> int:
-        value: int = struct.unpack_from("=i", self._memory, self._at(slot, field))[0]
-        return value
-
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Make `wake_fd` readable."""
         try:
             os.write(self._wake_writer, b"!")
         except BlockingIOError:
             pass  # the pipe is full of wakes already
+
+    @property
+    def phase(self) -> Phase:
+        return Phase(self.memory[_PHASE])
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        self.memory[_PHASE] = phase
+        self.wake()
+
+    @property
+    def given_up(self) -> int:
+        """Slots that are no longer used, since their device keeps failing."""
+        return self._integers[_GIVEN_UP // 4]
+
+    @given_up.setter
+    def given_up(self, count: int) -> None:
+        self._integers[_GIVEN_UP // 4] = count
+
+    @property
+    def restarts(self) -> int:
+        """Workers that ended without having been told to."""
+        return self._integers[_RESTARTS // 4]
+
+    @restarts.setter
+    def restarts(self, count: int) -> None:
+        self._integers[_RESTARTS // 4] = count
+
+    @property
+    def failing(self) -> bool:
+        """Whether workers keep ending soon after they were ready."""
+        return bool(self._integers[_FAILING // 4])
+
+    @failing.setter
+    def failing(self, failing: bool) -> None:
+        self._integers[_FAILING // 4] = failing
+
+    @property
+    def cut_by_kill(self) -> int:
+        """Requests that were in workers which ended without a word."""
+        return self._integers[_CUT_BY_KILL // 4]
+
+    @cut_by_kill.setter
+    def cut_by_kill(self, count: int) -> None:
+        self._integers[_CUT_BY_KILL // 4] = count
+
+    def ready(self) -> tuple[Record, ...]:
+        """The records of workers that serve: ready, and not wedged."""
+        now = time.monotonic()
+        return tuple(each for each in self.records if each.state is State.READY and not each.is_wedged(now))
+
+    def any_ready(self) -> bool:
+        return bool(self.ready())
+
+    def any_wedged(self) -> bool:
+        now = time.monotonic()
+        return any(each.is_wedged(now) for each in self.records)
+
+    def outcomes(self) -> dict[Outcome, int]:
+        """How many of the container's requests ended in which way."""
+        total = dict.fromkeys(Outcome, 0)
+        for record in self.records:
+            for outcome, count in record.outcomes().items():
+                total[outcome] += count
+        total[Outcome.CUT] += self.cut_by_kill
+        return total

@@ -50,7 +50,7 @@ def serve(environ: Mapping[str, str]) -> int:
         listeners = [listen("PORT", settings.host, settings.port)]
         separate = settings.port_health != settings.port
         health_listeners = [listen("PORT_HEALTH", settings.host, settings.port_health)] if separate else []
-        board = Scoreboard(len(slots))
+        board = Scoreboard(len(slots), settings.stall_timeout)
         keeper = _HealthKeeper(settings, board, listeners, health_listeners)
         keeper.start()
         _supervise(settings, slots, listeners, health_listeners, board, keeper)

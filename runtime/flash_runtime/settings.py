@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,6 +22,7 @@ T = TypeVar("T")
 MEBIBYTE = 1024 * 1024
 SECRETS = ("FLASH_API_KEY", "FLASH_EXECUTE_TOKEN")
 """The variables that user code is not given."""
+_WEEK = 7 * 86400
 EVERY_RESOURCE = "*"
 """The value of FLASH_RESOURCE_NAME that mounts every load-balanced resource under `/{resource}`."""
 
@@ -54,8 +56,17 @@ class Settings:
     max_queue: int | None
     max_body_bytes: int
     request_timeout: float
+    route_timeouts: tuple[tuple[str, float], ...]
+    """`METHOD /path` and seconds, for routes that have a time of their own."""
+    stall_timeout: float
+    """How long the application loop may stand still; 0 is for ever."""
     boot_timeout: float
+    drain_delay: float
     drain_timeout: float
+    stop_timeout: float | None
+    """What the platform gives a container between SIGTERM and SIGKILL, where it says so."""
+    max_requests: int | None
+    max_rss_bytes: int | None
     preload: tuple[str, ...]
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
     log_format: Literal["json", "text"]
@@ -78,6 +89,7 @@ class Settings:
         """
         read = _Reader(environ)
         port = read("PORT", _port, 8000)
+        request_timeout = read("FLASH_REQUEST_TIMEOUT", _positive_seconds, 330.0)
         app_dir = read("FLASH_APP_DIR", _absolute_path, Path("/app"))
         settings = cls(
             host=read("FLASH_HOST", str, "0.0.0.0"),  # noqa: S104  a container listens on all of its interfaces
@@ -89,20 +101,26 @@ class Settings:
             ),
             artifact_sha256=read("FLASH_ARTIFACT_SHA256", _sha256, None),
             artifact_wait=read("FLASH_ARTIFACT_WAIT", _seconds, 30.0),
-            artifact_max_bytes=read("FLASH_ARTIFACT_MAX_BYTES", _positive, 8192 * MEBIBYTE),
-            artifact_max_members=read("FLASH_ARTIFACT_MAX_MEMBERS", _positive, 200_000),
+            artifact_max_bytes=read("FLASH_ARTIFACT_MAX_BYTES", _whole(1, 2**62), 8192 * MEBIBYTE),
+            artifact_max_members=read("FLASH_ARTIFACT_MAX_MEMBERS", _whole(1, 2**62), 200_000),
             disable_unpack=read("FLASH_DISABLE_UNPACK", _switch, False),
             app_dir=app_dir,
             manifest_path=read("FLASH_MANIFEST_PATH", _absolute_path, app_dir / "flash_manifest.json"),
             resource_name=read("FLASH_RESOURCE_NAME", str, None),
             sdk=read("FLASH_SDK", _one_of("image", "artifact"), "image"),
             workers=read("FLASH_WORKERS", _workers, read("WEB_CONCURRENCY", _workers, None)),
-            max_concurrency=read("FLASH_MAX_CONCURRENCY", _positive, None),
-            max_queue=read("FLASH_MAX_QUEUE", _not_negative, None),
-            max_body_bytes=read("FLASH_MAX_BODY_BYTES", _positive, 30 * MEBIBYTE),
-            request_timeout=read("FLASH_REQUEST_TIMEOUT", _positive_seconds, 330.0),
+            max_concurrency=read("FLASH_MAX_CONCURRENCY", _whole(1, 100_000), None),
+            max_queue=read("FLASH_MAX_QUEUE", _whole(0, 1_000_000), None),
+            max_body_bytes=read("FLASH_MAX_BODY_BYTES", _whole(1, 64 * 1024 * MEBIBYTE), 30 * MEBIBYTE),
+            request_timeout=request_timeout,
+            route_timeouts=read("FLASH_ROUTE_TIMEOUTS", _route_timeouts, ()),
+            stall_timeout=read("FLASH_STALL_TIMEOUT", _seconds, request_timeout),
             boot_timeout=read("FLASH_BOOT_TIMEOUT", _positive_seconds, 480.0),
+            drain_delay=read("FLASH_DRAIN_DELAY", _seconds, 1.0),
             drain_timeout=read("FLASH_DRAIN_TIMEOUT", _seconds, 30.0),
+            stop_timeout=read("FLASH_STOP_TIMEOUT", _positive_seconds, None),
+            max_requests=read("FLASH_MAX_REQUESTS", _whole(1, 10**12), None),
+            max_rss_bytes=read("FLASH_MAX_RSS_MB", _mebibytes, None),
             preload=read("FLASH_PRELOAD", _names, ()),
             log_level=read("LOG_LEVEL", _level, "INFO"),
             log_format=read("LOG_FORMAT", _log_format, _default_log_format()),
@@ -117,19 +135,32 @@ class Settings:
         return settings
 
     def warn(self, log: logging.Logger) -> None:
-        """Log what is set and has no effect: names that resemble a setting's, and settings for later."""
+        """Log what is set and does not work as meant: misspelled names, limits that contradict each other."""
         for name, meant in self.misspelled:
             log.warning("%s is no setting; %s is one", name, meant)
-        later = {
-            "FLASH_MAX_CONCURRENCY": self.max_concurrency,
-            "FLASH_MAX_QUEUE": self.max_queue,
-            "FLASH_EXECUTE_TOKEN": self.execute_token,
-            "FLASH_PRELOAD": self.preload,
-            "FLASH_REQUEST_TIMEOUT": self.request_timeout != 330,
-        }
-        for name, value in later.items():
+        for name, value in {"FLASH_EXECUTE_TOKEN": self.execute_token, "FLASH_PRELOAD": self.preload}.items():
             if value:
                 log.warning("%s is set, but has no effect in this version", name)
+        for contradiction in self._contradictions():
+            log.warning("%s", contradiction)
+
+    def _contradictions(self) -> Iterator[str]:
+        if self.max_queue is not None and self.max_concurrency is None:
+            yield (
+                f"FLASH_MAX_QUEUE={self.max_queue} is set without FLASH_MAX_CONCURRENCY: so many wait for "
+                "each kind of handler, beside as many as run by default"
+            )
+        if 0 < self.stall_timeout < self.request_timeout:
+            yield (
+                f"FLASH_STALL_TIMEOUT={self.stall_timeout:g} is less than FLASH_REQUEST_TIMEOUT="
+                f"{self.request_timeout:g}: a handler that blocks is ended before its time is over"
+            )
+        stopping = self.drain_delay + self.drain_timeout
+        if self.stop_timeout is not None and stopping >= self.stop_timeout:
+            yield (
+                f"FLASH_DRAIN_DELAY + FLASH_DRAIN_TIMEOUT = {stopping:g} seconds, and by FLASH_STOP_TIMEOUT="
+                f"{self.stop_timeout:g} the platform kills before that: requests in flight may be lost"
+            )
 
 
 def log_format(environ: Mapping[str, str]) -> Literal["json", "text"]:
@@ -185,27 +216,29 @@ class _Reader:
             )
 
 
-def _whole(text: str, low: int, high: int, allowed: str) -> int:
+def _whole_number(text: str, low: int, high: int, allowed: str) -> int:
     # int() alone would take "1_000", "+5" and other scripts' digits, which no shell user means.
     if not (text.isascii() and text.isdecimal() and len(text) <= 20 and low <= int(text) <= high):
         raise _Refused(allowed)
     return int(text)
 
 
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    return lambda text: _whole_number(text, low, high, f"a whole number from {low} to {high}")
+
+
 def _port(text: str) -> int:
-    return _whole(text, 1, 65535, "a TCP port from 1 to 65535")
+    return _whole_number(text, 1, 65535, "a TCP port from 1 to 65535")
 
 
-def _positive(text: str) -> int:
-    return _whole(text, 1, 2**62, "a whole number from 1 up")
-
-
-def _not_negative(text: str) -> int:
-    return _whole(text, 0, 2**31, "a whole number from 0 up")
+def _mebibytes(text: str) -> int:
+    return _whole_number(text, 1, 2**24, "a whole number of MiB from 1 to 16777216") * MEBIBYTE
 
 
 def _workers(text: str) -> int | None:
-    return None if text == "auto" else _whole(text, 1, 512, "`auto` or a whole number from 1 to 512")
+    if text == "auto":
+        return None
+    return _whole_number(text, 1, 512, "`auto` or a whole number from 1 to 512")
 
 
 def _seconds(text: str) -> float:
@@ -213,7 +246,7 @@ def _seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value <= 7 * 86400:
+    if not 0 <= value <= _WEEK:
         raise _Refused("a number of seconds from 0 to 604800 (a week)")
     return value
 
@@ -223,6 +256,21 @@ def _positive_seconds(text: str) -> float:
     if value == 0:
         raise _Refused("a number of seconds above 0, at most 604800 (a week)")
     return value
+
+
+def _route_timeouts(text: str) -> tuple[tuple[str, float], ...]:
+    allowed = 'a JSON object of routes and seconds, such as {"POST /predict": 60}'
+    try:
+        pairs = json.loads(text)
+    except ValueError:
+        raise _Refused(allowed) from None
+    if not isinstance(pairs, dict) or not all(_is_seconds(value) for value in pairs.values()):
+        raise _Refused(allowed)
+    return tuple((" ".join(route.split()), float(value)) for route, value in pairs.items())
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _WEEK
 
 
 def _switch(text: str) -> bool:

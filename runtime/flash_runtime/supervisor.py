@@ -2,7 +2,8 @@
 
 Each slot has one worker, and a replacement takes its predecessor's slot and device. User code that cannot
 start is tried a few times, further and further apart, and then ends the process with the fault's exit code
-and the user's own traceback last in the log. The health process is kept alive too.
+and the user's own traceback last in the log. Workers that are wedged, have served for long or have grown are
+replaced while others serve. The health process is kept alive too.
 """
 
 from __future__ import annotations
@@ -12,10 +13,8 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -24,33 +23,22 @@ from gunicorn.errors import HaltServer
 
 from flash_runtime.devices import Slot
 from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, boot_timeout_fault
-from flash_runtime.processes import describe_end, stop_signals_held
-from flash_runtime.scoreboard import Phase, State
+from flash_runtime.keeping import BOOT_TRIES, Keeping, Running, limit_with_jitter
+from flash_runtime.processes import describe_end, scratch_directory, stop_signals_held
+from flash_runtime.renewals import Renewals
+from flash_runtime.scoreboard import Outcome, Phase, Record, State
+from flash_runtime.server import DEVICE_LOST, WEDGED_GRACE_SECONDS
+from flash_runtime.stacks import StackFile
 from flash_runtime.worker import FlashWorker, Launch
 
 log = logging.getLogger("flash_runtime.supervisor")
 
-BOOT_TRIES = 3
-"""How often each slot tries to boot before the container gives up."""
-_FIRST_BACKOFF_SECONDS = 0.5
-_LONGEST_BACKOFF_SECONDS = 30.0
-_STEADY_SECONDS = 60.0
-"""A worker that served for so long is replaced at once; its predecessors' failures are forgotten."""
-_KILL_MARGIN_SECONDS = 2.0
-"""What a worker gets beyond the drain timeout to cut its requests off itself."""
-
-
-@dataclass(slots=True)
-class _Keeping:
-    """What the supervisor remembers of a slot from one worker to the next."""
-
-    slot: Slot
-    failures: int = 0
-    not_before: float = 0.0
-    worker_pid: int = 0
-    booting_since: float = 0.0
-    too_slow: bool = False
-    """Whether the supervisor has ended the worker at the boot deadline."""
+_KILL_MARGIN_SECONDS = 3.0
+"""What a worker gets beyond a deadline that it keeps itself, such as the drain timeout, to keep it."""
+_SILENT_SECONDS = 2.0
+"""A worker whose I/O loop has not turned for so long cannot say by itself what it is about."""
+_SWEEP_SECONDS = 0.5
+"""How long the workers have to take the connections that came before a stop."""
 
 
 class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
@@ -67,64 +55,121 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(_Application(launch, len(slots)))
         self.LISTENERS = listeners
         self._launch = launch
+        self._settings = launch.settings
         self._board = launch.board
-        self._keeping = [_Keeping(slot) for slot in slots]
+        self._keeping = [Keeping(slot) for slot in slots]
+        self._stack_files = [StackFile() for _ in self._board.records]
+        self._renewals = Renewals(self._keeping, self._board, self._spawn, self._tell_to_end)
         self._start_health = start_health
         self._health_pid = health_pid
         self._last_ready = time.monotonic()
         self._stopping = False
-        self._next: _Keeping | None = None
+        self._in_a_hurry = False
+        self._next: tuple[Slot, Record] | None = None
         self._boot_fault: tuple[int, str] | None = None
 
     def start(self) -> None:
         super().start()
-        settings = self._launch.settings
         log.info(
             "listening on port %d",
-            settings.port,
+            self._settings.port,
             extra={
-                "health": f":{settings.port_health}{settings.health_path}",
+                "health": f":{self._settings.port_health}{self._settings.health_path}",
                 "workers": len(self._keeping),
                 "routes": [f"{route.method} {route.path}" for route in self._launch.package.routes],
             },
         )
         self._board.phase = Phase.RUNNING
 
+    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
+        """The signals that came; waits for less where there is something to wait for besides."""
+        waiting = any(not each.worker and not each.given_up for each in self._keeping)
+        signals: list[int] = super().wait_for_signals(0.1 if waiting or self._renewals.under_way else timeout)
+        return signals
+
     # What to keep running.
 
     def manage_workers(self) -> None:
-        """Fork a worker for every free slot whose time has come; give up where none can boot."""
+        """Fork a worker for every free slot whose time has come, and renew those that are due.
+
+        Gives up where no slot can boot.
+        """
         now = time.monotonic()
         if self._board.any_ready():
             self._last_ready, self._boot_fault = now, None
         self._give_up_if_hopeless(now)
+        self._board.failing = any(each.failures >= BOOT_TRIES for each in self._keeping)
         for keeping in self._keeping:
-            if keeping.worker_pid == 0 and now >= keeping.not_before:
-                self._spawn(keeping)
+            if keeping.worker is None and not keeping.given_up and now >= keeping.not_before:
+                keeping.worker = self._spawn(keeping.slot)
+        self._renewals.step()
 
-    def _spawn(self, keeping: _Keeping) -> None:
-        self._board.clear(keeping.slot.number)
-        self._next = keeping
-        keeping.booting_since = time.monotonic()
-        keeping.too_slow = False
+    def _spawn(self, slot: Slot) -> Running:
+        taken = {each.record.number for each in self._running()}
+        record = next(each for each in self._board.records if each.number not in taken)
+        record.prepare(slot.number)
+        self._next = slot, record
         with stop_signals_held():
-            keeping.worker_pid = self.spawn_worker()
+            pid = self.spawn_worker()
+        return Running(
+            pid,
+            record,
+            time.monotonic(),
+            limit_with_jitter(self._settings.max_requests),
+            limit_with_jitter(self._settings.max_rss_bytes),
+            record.requests(),
+        )
 
     def prepare_worker(self, worker: FlashWorker) -> None:
         """gunicorn's `pre_fork` hook: tell the worker to be which slot it has."""
         assert self._next is not None, "a worker is only forked for a slot"
-        worker.slot = self._next.slot
+        worker.slot, worker.record = self._next
+        worker.stack_file = self._stack_files[worker.record.number]
         worker.launch = self._launch
 
-    def murder_workers(self) -> None:
-        """End workers that import for longer than the boot deadline."""
-        # gunicorn's own timeout never ends a hung import.
-        limit = self._launch.settings.boot_timeout
+    def _tell_to_end(self, worker: Running) -> None:
+        if worker.told_at is None:
+            worker.told_at = time.monotonic()
+            self.kill_worker(worker.pid, signal.SIGTERM)
+
+    def _running(self) -> Iterator[Running]:
         for keeping in self._keeping:
-            booting = self._board.state(keeping.slot.number) in (State.EMPTY, State.BOOTING)
-            if keeping.worker_pid and booting and time.monotonic() - keeping.booting_since > limit:
-                keeping.too_slow = True
-                self.kill_worker(keeping.worker_pid, signal.SIGKILL)
+            yield from keeping.running()
+
+    def murder_workers(self) -> None:
+        """End workers that import, drain or stand still for longer than they may."""
+        # gunicorn's own timeout never ends a hung import.
+        now = time.monotonic()
+        for worker in self._running():
+            booting = worker.record.state in (State.EMPTY, State.BOOTING)
+            if booting and now - worker.booting_since > self._settings.boot_timeout:
+                worker.too_slow = True
+                self.kill_worker(worker.pid, signal.SIGKILL)
+            elif worker.told_at is not None:
+                if now - worker.told_at > self._settings.drain_timeout + _KILL_MARGIN_SECONDS:
+                    self.kill_worker(worker.pid, signal.SIGKILL)
+            elif not worker.record.is_wedged(now):
+                worker.wedged_since = None
+            elif worker.wedged_since is None:
+                worker.wedged_since = now
+                self._board.wake()
+                if now - worker.record.beat > _SILENT_SECONDS:
+                    self._describe_silent(worker)
+            elif now - worker.wedged_since > WEDGED_GRACE_SECONDS + _KILL_MARGIN_SECONDS:
+                self.kill_worker(worker.pid, signal.SIGKILL)
+
+    def _describe_silent(self, worker: Running) -> None:
+        where = self._stack_files[worker.record.number].ask(worker.pid)
+        log.error(
+            "worker of slot %d is wedged with all of its threads, and replaced in %g s unless it moves:\n%s",
+            worker.record.slot, WEDGED_GRACE_SECONDS + _KILL_MARGIN_SECONDS,
+            where or "it does not even answer a signal",
+        )  # fmt: skip
+
+    def handle_hup(self) -> None:
+        """SIGHUP replaces every worker, one by one, so that each imports the application anew."""
+        log.info("told to replace the workers, one by one")
+        self._renewals.ask_for_all()
 
     # What ended.
 
@@ -140,66 +185,95 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             worker = self.WORKERS.pop(pid, None)
             if worker is not None:
                 worker.tmp.close()
-                self._on_worker_end(worker.slot, status)
+                self._on_worker_end(pid, status)
             elif pid == self._health_pid and not self._stopping:
                 log.error("the health process ended (%s); starting another", describe_end(status))
                 self._health_pid = self._start_health()
 
-    def _on_worker_end(self, slot: Slot, status: int) -> None:
-        keeping = self._keeping[slot.number]
-        state, since = self._board.state(slot.number), self._board.since(slot.number)
-        cut = self._board.in_flight(slot.number)
-        keeping.worker_pid = 0
-        self._board.set_state(slot.number, State.EMPTY, 0)
+    def _on_worker_end(self, pid: int, status: int) -> None:
+        keeping, worker = next(
+            (keeping, each) for keeping in self._keeping for each in keeping.running() if each.pid == pid
+        )
+        record = worker.record
+        state, since, cut = record.state, record.since, record.in_flight
+        was_successor = worker is keeping.successor
+        if was_successor:
+            keeping.successor = None
+        else:
+            keeping.worker, keeping.successor = keeping.successor, None
+        self._board.cut_by_kill += cut
+        record.clear()
         if self._stopping:
             return
-        now = time.monotonic()
+        if worker.told_at is not None:
+            log.info("worker of slot %d ended as it was told", keeping.slot.number)
+            return
+        self._board.restarts += 1
+        if was_successor:
+            self._renewals.call_off(keeping, self._why(worker, status)[1])
+            return
         served = state in (State.READY, State.DRAINING)
-        keeping.failures = 1 if served and now - since >= _STEADY_SECONDS else keeping.failures + 1
-        delay = 0.0
-        if not (served and keeping.failures == 1):
-            delay = min(_FIRST_BACKOFF_SECONDS * 2 ** (keeping.failures - 1), _LONGEST_BACKOFF_SECONDS)
-        keeping.not_before = now + delay
-        if served:
-            fault = self._board.fault(slot.number)
+        now = time.monotonic()
+        device_lost = os.WIFEXITED(status) and os.WEXITSTATUS(status) == DEVICE_LOST
+        delay = keeping.note_end(now, now - since if served else None, device_lost=device_lost)
+        if keeping.given_up:
+            self._on_given_up(keeping, worker)
+        elif served:
+            fault = record.fault()
             log.error(
                 "worker of slot %d ended (%s); requests in flight: %d; another starts in %g s%s",
-                slot.number, describe_end(status), cut, delay, f"\n{fault[1]}" if fault else "",
+                keeping.slot.number, describe_end(status), cut, delay, f"\n{fault[1]}" if fault else "",
             )  # fmt: skip
         else:
-            self._boot_fault = self._why(keeping, status)
+            self._boot_fault = self._why(worker, status)
             log.error(
                 "worker of slot %d could not boot, try %d\n%s",
-                slot.number, keeping.failures, self._boot_fault[1],
+                keeping.slot.number, keeping.failures, self._boot_fault[1],
             )  # fmt: skip
 
-    def _why(self, keeping: _Keeping, status: int) -> tuple[int, str]:
+    def _on_given_up(self, keeping: Keeping, worker: Running) -> None:
+        fault = worker.record.fault()
+        why = fault[1] if fault else "Its device was lost."
+        self._board.given_up = sum(each.given_up for each in self._keeping)
+        log.critical("slot %d is given up: its device keeps failing\n%s", keeping.slot.number, why)
+        if all(each.given_up for each in self._keeping):
+            self._boot_fault = EXIT_SOFTWARE, why
+
+    def _why(self, worker: Running, status: int) -> tuple[int, str]:
         """The exit code and the text of why a worker could not boot."""
-        if keeping.too_slow:
-            return EXIT_SOFTWARE, str(boot_timeout_fault(self._launch.settings.boot_timeout))
+        if worker.too_slow:
+            return EXIT_SOFTWARE, str(boot_timeout_fault(self._settings.boot_timeout))
         silent = f"The process ended while it imported user code: {describe_end(status)}."
-        return self._board.fault(keeping.slot.number) or (EXIT_SOFTWARE, silent)
+        return worker.record.fault() or (EXIT_SOFTWARE, silent)
 
     def _give_up_if_hopeless(self, now: float) -> None:
         if self._boot_fault is None or self._board.any_ready():
             return
         tried_all = all(
-            keeping.failures >= BOOT_TRIES and not keeping.worker_pid for keeping in self._keeping
+            each.given_up or (each.failures >= BOOT_TRIES and each.worker is None) for each in self._keeping
         )
         # A fault of the artifact's is the same at every try; one of user code may be the network's.
         certain = self._boot_fault[0] != EXIT_SOFTWARE
-        too_late = now - self._last_ready > self._launch.settings.boot_timeout
+        too_late = now - self._last_ready > self._settings.boot_timeout
         if certain or tried_all or too_late:
             self._board.phase = Phase.FAILED
-            raise HaltServer("the application cannot be started", self._boot_fault[0])
+            raise HaltServer("the application cannot be served", self._boot_fault[0])
 
     # Stopping.
 
     def stop(self, graceful: bool = True) -> None:
-        """Turn health, refuse new connections, let the workers finish, end the health process last."""
+        """Turn health, wait until that was seen, refuse new connections, let the workers finish.
+
+        The health process ends last.
+        """
         self._stopping = True
         if self._board.phase is not Phase.FAILED:
+            if graceful and not self._in_a_hurry and self._board.any_ready():
+                self._board.phase = Phase.LEAVING
+                self._await(lambda: self._in_a_hurry, self._settings.drain_delay)
             self._board.phase = Phase.DRAINING
+        self.kill_workers(signal.SIGTERM if graceful else signal.SIGKILL)
+        self._await(lambda: not self._board.any_ready(), _SWEEP_SECONDS, poll=0.005)
         for listener in self.LISTENERS:
             try:
                 # Closing alone would leave the workers' copies of the socket accepting.
@@ -208,40 +282,44 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 pass  # not every system shuts a listener down; closing has to do there
             listener.close()
         self.LISTENERS = []
-        self.kill_workers(signal.SIGTERM if graceful else signal.SIGKILL)
-        self._await_workers(self._launch.settings.drain_timeout + _KILL_MARGIN_SECONDS)
+        self._await(lambda: not self.WORKERS, self._settings.drain_timeout + _KILL_MARGIN_SECONDS)
         if self.WORKERS:
-            left = sum(self._board.in_flight(keeping.slot.number) for keeping in self._keeping)
+            left = sum(record.in_flight for record in self._board.records)
             log.error("workers did not end in time and are killed", extra={"requests": left})
             self.kill_workers(signal.SIGKILL)
-            self._await_workers(_KILL_MARGIN_SECONDS)
+            self._await(lambda: not self.WORKERS, _KILL_MARGIN_SECONDS)
         try:
             os.kill(self._health_pid, signal.SIGTERM)
         except ProcessLookupError:
             pass
 
-    def _await_workers(self, seconds: float) -> None:
+    def _await(self, condition: Callable[[], bool], seconds: float, poll: float = 0.1) -> None:
         limit = time.monotonic() + seconds
         self.reap_workers()
-        while self.WORKERS and time.monotonic() < limit:
-            for number in self.wait_for_signals(timeout=0.1):
+        while not condition() and time.monotonic() < limit:
+            for number in super().wait_for_signals(timeout=poll):
                 if number in (signal.SIGINT, signal.SIGQUIT):
                     log.warning("told to stop again: not waiting for requests in flight")
+                    self._in_a_hurry = True
                     self.kill_workers(signal.SIGKILL)
+                elif number == signal.SIGTERM:
+                    self._in_a_hurry = True
             self.reap_workers()
 
     def halt(self, reason: str | None = None, exit_status: int = EXIT_OK) -> None:
         """End the process. Where user code could not start, why is the last thing in the log."""
         log.info("stopping" if exit_status == EXIT_OK else f"giving up: {reason}")
+        before = self._board.outcomes()[Outcome.CUT]
         self.stop()
         if exit_status != EXIT_OK and self._boot_fault is not None:
             log.critical("%s", self._boot_fault[1])
         else:
-            log.info("stopped")
+            log.info("stopped", extra={"requests_cut_off": self._board.outcomes()[Outcome.CUT] - before})
         sys.exit(exit_status)
 
     def handle_int(self) -> None:
-        """Ctrl-C stops as SIGTERM does; a second one does not wait."""
+        """Ctrl-C stops as SIGTERM does, without the wait before; a second one does not wait for anything."""
+        self._in_a_hurry = True
         raise StopIteration
 
     def handle_quit(self) -> None:
@@ -252,7 +330,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _ignore(self) -> None:
         log.warning("this signal does nothing here: slots are fixed and settings are read once, at start")
 
-    handle_hup = handle_ttin = handle_ttou = handle_usr1 = handle_usr2 = handle_winch = _ignore
+    handle_ttin = handle_ttou = handle_usr1 = handle_usr2 = handle_winch = _ignore
 
 
 class _Application(BaseApplication):  # type: ignore[misc]
@@ -271,7 +349,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
             "timeout": 0,  # the boot deadline is the supervisor's own
             "graceful_timeout": round(self._drain_timeout),
             "control_socket_disable": True,
-            "worker_tmp_dir": _scratch_directory(),
+            "worker_tmp_dir": scratch_directory(),
             "pre_fork": lambda arbiter, worker: arbiter.prepare_worker(worker),
         }
         for name, value in settings.items():
@@ -279,15 +357,6 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> None:
         """The workers build their application themselves."""
-
-
-def _scratch_directory() -> str:
-    """Where gunicorn makes a file for each worker."""
-    try:
-        return tempfile.gettempdir()
-    except FileNotFoundError:
-        # The one place that a container with a read-only root can write to without being given it.
-        return "/dev/shm"  # noqa: S108
 
 
 class _Logger:

@@ -1,0 +1,138 @@
+"""Admission: which requests run in a worker, which wait, and which are turned away.
+
+Handlers of one kind share a lane. Plain bookkeeping, on the I/O loop only; nothing here waits.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+Start = Callable[[], None]
+
+SMALL_CONCURRENCY = 4
+"""Up to so many at once, a request that waits in one worker while another is idle is worth avoiding."""
+_SMALL_QUEUE = 32
+_LARGE_QUEUE = 1000
+
+
+class Kind(Enum):
+    """How a request is worked on, which decides what it shares room with."""
+
+    SYNC = "sync"
+    """A plain function, in a thread of its own."""
+    ASYNC = "async"
+    """A coroutine, beside others on the application loop."""
+    NONE = "none"
+    """No handler: the API document, an unknown path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many requests of a lane run at once, and how many wait."""
+
+    concurrency: int
+    queue: int
+
+
+def limits(kind: Kind, max_concurrency: int | None, max_queue: int | None, *, on_gpu: bool) -> Limits:
+    """The limits for a kind of handler, given what is set.
+
+    A plain function is taken for work that has the device to itself: one at a time on a GPU, and as many as
+    AnyIO has threads elsewhere. Coroutines are taken for work that waits for something else.
+    """
+    default = {Kind.SYNC: 1 if on_gpu else 40, Kind.ASYNC: 1000, Kind.NONE: 1000}[kind]
+    concurrency = default if max_concurrency is None or kind is Kind.NONE else max_concurrency
+    queue = _SMALL_QUEUE if concurrency <= SMALL_CONCURRENCY else _LARGE_QUEUE
+    return Limits(concurrency, queue if max_queue is None else max_queue)
+
+
+class Lane:
+    """Requests that share room. Each is known by its `start`, which is called when it may run."""
+
+    def __init__(self, limits: Limits, changed: Callable[[], None]) -> None:
+        self.limits = limits
+        self.running = 0
+        self._waiting: OrderedDict[Start, None] = OrderedDict()
+        self._changed = changed
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    def is_full(self) -> bool:
+        """Whether the next request is turned away."""
+        return self.running >= self.limits.concurrency and len(self._waiting) >= self.limits.queue
+
+    def enter(self, start: Start) -> bool:
+        """Start the request, now or when its turn comes; false where there is no room for it."""
+        if self.running < self.limits.concurrency:
+            self.running += 1
+            start()
+        elif len(self._waiting) < self.limits.queue:
+            self._waiting[start] = None
+        else:
+            return False
+        self._changed()
+        return True
+
+    def forget(self, start: Start) -> None:
+        """Drop a request that waits."""
+        del self._waiting[start]
+        self._changed()
+
+    def leave(self) -> None:
+        """A request that ran has ended: the next one's turn comes."""
+        if self._waiting:
+            start, _ = self._waiting.popitem(last=False)
+            start()
+        else:
+            self.running -= 1
+        self._changed()
+
+
+class Admission:
+    """The lanes of a worker. `changed` is called with it after each change."""
+
+    def __init__(
+        self,
+        max_concurrency: int | None,
+        max_queue: int | None,
+        kinds: frozenset[Kind],
+        changed: Callable[[Admission], None],
+        *,
+        on_gpu: bool,
+    ) -> None:
+        self._changed = changed
+        self._lanes = {
+            kind: Lane(limits(kind, max_concurrency, max_queue, on_gpu=on_gpu), self._on_change)
+            for kind in Kind
+        }
+        if max_concurrency is not None:
+            # So many requests at once, whatever they are.
+            self._lanes[Kind.ASYNC] = self._lanes[Kind.SYNC]
+        self._distinct = tuple({id(lane): lane for lane in self._lanes.values()}.values())
+        own = [self._lanes[kind] for kind in kinds if kind is not Kind.NONE]
+        narrowest = min(own, key=lambda lane: lane.limits.concurrency, default=self._lanes[Kind.NONE])
+        self.narrowest = narrowest
+        """The lane in which a request may have to wait for another first."""
+
+    def lane(self, kind: Kind) -> Lane:
+        """The lane for that kind of handler."""
+        return self._lanes[kind]
+
+    @property
+    def running(self) -> int:
+        """Requests that run."""
+        return sum(lane.running for lane in self._distinct)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+        return sum(lane.waiting for lane in self._distinct)
+
+    def _on_change(self) -> None:
+        self._changed(self)

@@ -1,0 +1,81 @@
+"""Keeping: what is remembered of a slot from one worker to the next, and what follows from a worker's end."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from flash_runtime.devices import Slot
+from flash_runtime.scoreboard import Record
+
+BOOT_TRIES = 3
+"""How often a slot fails to boot before the container gives up, or loses its device before the slot is."""
+_FIRST_BACKOFF_SECONDS = 0.5
+_LONGEST_BACKOFF_SECONDS = 30.0
+_STEADY_SECONDS = 60.0
+"""A worker that served for so long is replaced at once; its predecessors' failures are forgotten."""
+_JITTER = 0.2
+"""By how much, at most, a worker is recycled before its limit, so that siblings are not all due at once."""
+
+
+@dataclass(slots=True)
+class Running:
+    """One worker process. Times are `time.monotonic()`."""
+
+    pid: int
+    record: Record
+    booting_since: float
+    request_limit: int | None
+    rss_limit: int | None
+    requests_before: int
+    """What its record had counted when it got it."""
+    told_at: float | None = None
+    """When it was told to finish what it has and end, if it was."""
+    wedged_since: float | None = None
+    too_slow: bool = False
+    """Whether it was ended at the boot deadline."""
+    measured: bool = False
+    """Whether its memory was looked at since it was ready."""
+
+    @property
+    def requests(self) -> int:
+        """How many requests it has ended."""
+        return self.record.requests() - self.requests_before
+
+
+def limit_with_jitter(limit: int | None) -> int | None:
+    """A worker's own limit: the given one, or up to a fifth less."""
+    return None if limit is None else max(1, round(limit * random.uniform(1 - _JITTER, 1)))  # noqa: S311
+
+
+@dataclass(slots=True)
+class Keeping:
+    """A slot: its worker, the one that is to follow it while both are there, and how it has fared."""
+
+    slot: Slot
+    worker: Running | None = None
+    successor: Running | None = None
+    failures: int = 0
+    devices_lost: int = 0
+    not_before: float = 0.0
+    given_up: bool = False
+
+    def running(self) -> tuple[Running, ...]:
+        """Its processes."""
+        return tuple(each for each in (self.worker, self.successor) if each is not None)
+
+    def note_end(self, now: float, served_seconds: float | None, *, device_lost: bool) -> float:
+        """A worker ended unasked, after it served for so long (`None`: it never did).
+
+        Returns the seconds until the next one starts: the more, the longer workers keep ending. After too
+        many lost devices the slot is `given_up`.
+        """
+        steady = served_seconds is not None and served_seconds >= _STEADY_SECONDS
+        self.failures = 1 if steady else self.failures + 1
+        self.devices_lost = (0 if steady else self.devices_lost) + device_lost
+        self.given_up = self.devices_lost >= BOOT_TRIES
+        delay = 0.0
+        if served_seconds is None or self.failures > 1:
+            delay = min(_FIRST_BACKOFF_SECONDS * 2 ** (self.failures - 1), _LONGEST_BACKOFF_SECONDS)
+        self.not_before = now + delay
+        return delay

@@ -1,0 +1,110 @@
+"""Renewals: replacing workers that serve, one at a time; the last ready one waits for its successor."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from flash_runtime.devices import Slot
+from flash_runtime.keeping import Keeping, Running
+from flash_runtime.processes import resident_bytes
+from flash_runtime.scoreboard import Scoreboard, State
+
+log = logging.getLogger("flash_runtime.renewals")
+
+
+class Renewals:
+    """Call `step` several times a second. `spawn` forks a worker, `tell_to_end` has one drain and end."""
+
+    def __init__(
+        self,
+        keeping: Sequence[Keeping],
+        board: Scoreboard,
+        spawn: Callable[[Slot], Running],
+        tell_to_end: Callable[[Running], None],
+    ) -> None:
+        self._keeping = keeping
+        self._board = board
+        self._spawn = spawn
+        self._tell_to_end = tell_to_end
+        self._due: deque[Keeping] = deque()
+        self._present: tuple[Keeping, int] | None = None
+        """The slot whose worker is being replaced, and that worker's pid."""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a worker is being replaced."""
+        return self._present is not None
+
+    def ask_for_all(self) -> None:
+        """Replace every worker that there is."""
+        for keeping in self._keeping:
+            if keeping.worker is not None:
+                self._ask_for(keeping)
+
+    def step(self) -> None:
+        """See which workers are due, and take the renewal under way a step further, or begin the next."""
+        for keeping in self._keeping:
+            worker = keeping.worker
+            if worker is not None and worker.told_at is None and worker.record.state is State.READY:
+                why = _why_due(worker)
+                if why is not None and self._ask_for(keeping):
+                    log.info("worker of slot %d is recycled: %s", keeping.slot.number, why)
+        if self._present is not None:
+            self._advance(*self._present)
+        while self._due and self._present is None:
+            keeping = self._due.popleft()
+            if keeping.worker is not None:
+                self._begin(keeping, keeping.worker)
+
+    def call_off(self, keeping: Keeping, why: str) -> None:
+        """The successor of the slot's worker could not boot: that worker serves on, and the others, too."""
+        self._present = None
+        self._due.clear()
+        log.error(
+            "the worker of slot %d serves on, since its successor could not boot:\n%s",
+            keeping.slot.number, why,
+        )  # fmt: skip
+
+    def _ask_for(self, keeping: Keeping) -> bool:
+        if keeping in self._due or (self._present is not None and self._present[0] is keeping):
+            return False
+        self._due.append(keeping)
+        return True
+
+    def _begin(self, keeping: Keeping, worker: Running) -> None:
+        self._present = keeping, worker.pid
+        if any(record is not worker.record for record in self._board.ready()):
+            self._tell_to_end(worker)
+        else:
+            # The last one that is ready: its successor boots beside it, on the same device.
+            keeping.successor = self._spawn(keeping.slot)
+
+    def _advance(self, keeping: Keeping, old_pid: int) -> None:
+        worker, successor = keeping.worker, keeping.successor
+        if successor is not None:
+            if worker is not None and successor.record.state is State.READY:
+                self._tell_to_end(worker)
+            return
+        replaced = worker is not None and worker.pid != old_pid and worker.record.state is State.READY
+        if replaced or keeping.given_up:
+            self._present = None
+
+
+def _why_due(worker: Running) -> str | None:
+    if worker.request_limit is not None and worker.requests >= worker.request_limit:
+        return f"it has served {worker.requests} requests"
+    if worker.rss_limit is None:
+        return None
+    size = resident_bytes(worker.pid)
+    mebibytes = size // 2**20
+    if not worker.measured:
+        worker.measured = True
+        if size > worker.rss_limit:
+            worker.rss_limit = None
+            log.warning(
+                "FLASH_MAX_RSS_MB has no effect on a worker that takes more when it starts: %d MiB", mebibytes
+            )
+            return None
+    return f"it has {mebibytes} MiB in use" if size > worker.rss_limit else None

@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field
 from flash_runtime import app as application
 from flash_runtime.errors import ManifestFault, UserCodeFault
 from flash_runtime.manifest import Route
+from flash_runtime.threads import Threads
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -42,7 +43,8 @@ class Point:
 
 
 def build(method: str, path: str, handler: Any) -> FastAPI:
-    return application.build([(Route("api", method, path, "main", "handler"), handler)], title="test")
+    route = Route("api", method, path, "main", "handler")
+    return application.build([(route, handler)], title="test", threads=Threads(4))
 
 
 def ask(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Response:
@@ -447,7 +449,7 @@ def test_every_path_parameter_that_is_not_taken_is_in_one_report():
         (Route("api", "GET", "/x/{d}", "main", "three"), lambda d: d),
     ]
     with pytest.raises(ManifestFault) as caught:
-        application.build(routes, title="t")
+        application.build(routes, title="t", threads=Threads(1))
     assert [problem.rpartition(" (")[0] for problem in caught.value.problems] == [
         "GET /{a}/{b}: `main.one` does not take b",
         "GET /{c}: `main.two` does not take c",

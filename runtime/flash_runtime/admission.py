@@ -40,8 +40,8 @@ class Limits:
 def limits(kind: Kind, max_concurrency: int | None, max_queue: int | None, *, on_gpu: bool) -> Limits:
     """The limits for a kind of handler, given what is set.
 
-    A plain function is taken for work that has the device to itself: one at a time on a GPU, and as many as
-    AnyIO has threads elsewhere. Coroutines are taken for work that waits for something else.
+    A plain function is taken for work that has the device to itself: one at a time on a GPU, and 40
+    elsewhere, as FastAPI does. Coroutines are taken for work that waits for something else.
     """
     default = {Kind.SYNC: 1 if on_gpu else 40, Kind.ASYNC: 1000, Kind.NONE: 1000}[kind]
     concurrency = default if max_concurrency is None or kind is Kind.NONE else max_concurrency

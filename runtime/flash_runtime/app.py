@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Literal
 
 from fastapi import FastAPI, Request
@@ -17,14 +16,13 @@ from flash_runtime import binding, gpu, importer, logs
 from flash_runtime.admission import Kind
 from flash_runtime.binding import Handler
 from flash_runtime.errors import ManifestFault, UserCodeFault
+from flash_runtime.frames import user_traceback
 from flash_runtime.manifest import Route
 from flash_runtime.package import Package
 from flash_runtime.responses import FiniteJSONResponse, HandlerExit
+from flash_runtime.threads import Threads
 
 log = logging.getLogger("flash_runtime.app")
-
-_FRAMEWORK = frozenset({"anyio", "contextlib", "fastapi", "flash_runtime", "starlette"})
-"""The packages that call a handler; their frames above it say nothing about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +34,29 @@ class Application:
 
 
 def load(
-    package: Package, sdk: Literal["image", "artifact"], device_lost: Callable[[str], None] = lambda why: None
+    package: Package,
+    sdk: Literal["image", "artifact"],
+    threads: Threads,
+    device_lost: Callable[[str], None] = lambda why: None,
 ) -> Application:
     """Import the package's handlers, in this process and for good, and build their application.
 
-    `device_lost` is called with the reason when no further request of this process can use the GPU. Raises
-    `UserCodeFault` and `ManifestFault` as `importer.enter`, `importer.load` and `build` do.
+    Plain functions run in the `threads`. `device_lost` is called with the reason when no further request of
+    this process can use the GPU. Raises `UserCodeFault` and `ManifestFault` as `importer.enter`,
+    `importer.load` and `build` do.
     """
     importer.enter(package.app_dir, sdk)
     bound = [(route, importer.load(route.module, route.function)) for route in package.routes]
     kinds = tuple((route, binding.kind(handler)) for route, handler in bound)
-    return Application(build(bound, title=package.title, device_lost=device_lost), kinds)
+    asgi = build(bound, title=package.title, threads=threads, device_lost=device_lost)
+    return Application(asgi, kinds)
 
 
 def build(
     bound: Iterable[tuple[Route, Handler]],
     *,
     title: str,
+    threads: Threads,
     device_lost: Callable[[str], None] = lambda why: None,
 ) -> FastAPI:
     """The application of these handlers, each on its route, in the order given.
@@ -74,7 +78,7 @@ def build(
     )
     app.add_middleware(_Failures, device_lost=device_lost)
     for route, handler in pairs:
-        _mount(app, route, handler)
+        _mount(app, route, handler, threads)
     return app
 
 
@@ -94,8 +98,8 @@ def _refuse_untaken(pairs: list[tuple[Route, Handler]]) -> None:
         )
 
 
-def _mount(app: FastAPI, route: Route, handler: Handler) -> None:
-    bound = binding.bind(route, handler)
+def _mount(app: FastAPI, route: Route, handler: Handler, threads: Threads) -> None:
+    bound = binding.bind(route, handler, threads)
     try:
         app.add_api_route(
             route.path,
@@ -170,16 +174,5 @@ def _log_failure(scope: Scope, error: BaseException) -> None:
         scope.get("method"),
         getattr(scope.get("route"), "path", None) or scope.get("path"),
         type(error).__name__,
-        exc_info=(type(error), error, _user_frames(error.__traceback__)),
+        exc_info=(type(error), error, user_traceback(error.__traceback__)),
     )
-
-
-def _user_frames(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame that is not the framework's; all of it where there is none."""
-    current = trace
-    while current is not None:
-        package = current.tb_frame.f_globals.get("__name__", "").partition(".")[0]
-        if package not in _FRAMEWORK:
-            return current
-        current = current.tb_next
-    return trace

@@ -17,7 +17,6 @@ from pydantic import BaseModel, Field, TypeAdapter, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 from starlette.background import BackgroundTasks
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
@@ -26,6 +25,7 @@ from flash_runtime.admission import Kind
 from flash_runtime.errors import UserCodeFault
 from flash_runtime.manifest import Route
 from flash_runtime.responses import HandlerExit, escapes, stream
+from flash_runtime.threads import Threads
 
 Handler = Callable[..., Any]
 Endpoint = Callable[..., Awaitable[Any]]
@@ -48,8 +48,8 @@ class Binding:
     result: Any
 
 
-def bind(route: Route, handler: Handler) -> Binding:
-    """Read the handler's signature for its route.
+def bind(route: Route, handler: Handler, threads: Threads) -> Binding:
+    """Read the handler's signature for its route. A plain function runs in one of the `threads`.
 
     Raises `UserCodeFault` for a signature that cannot be read or validated. Which path parameters it lacks is
     what `untaken` says, before.
@@ -77,7 +77,7 @@ def bind(route: Route, handler: Handler) -> Binding:
             own.append(Parameter(_BODY, Parameter.KEYWORD_ONLY, annotation=model))
     else:
         own += rest
-    endpoint = _endpoint(handler, signature, fields)
+    endpoint = _endpoint(handler, signature, fields, threads)
     returned = Parameter.empty if gathered or _streams(handler) else signature.return_annotation
     keyword_only = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in own]
     shown = inspect.Signature(keyword_only, return_annotation=returned)
@@ -233,9 +233,11 @@ def _is_documentable(result: Any) -> bool:
 # Calls.
 
 
-def _endpoint(handler: Handler, signature: inspect.Signature, fields: dict[str, str]) -> Endpoint:
+def _endpoint(
+    handler: Handler, signature: inspect.Signature, fields: dict[str, str], threads: Threads
+) -> Endpoint:
     """What FastAPI calls: arguments sorted, the handler run where it belongs, generators streamed."""
-    call = _caller(handler)
+    call = _caller(handler, threads)
     positional = tuple(
         name for name, each in signature.parameters.items() if each.kind is Parameter.POSITIONAL_ONLY
     )
@@ -248,7 +250,7 @@ def _endpoint(handler: Handler, signature: inspect.Signature, fields: dict[str, 
         try:
             result = await call(*arguments, **values)
             if isinstance(result, Generator | AsyncGenerator):
-                return await stream(result)
+                return await stream(result, threads.run)
         except BaseException as error:
             if escapes(error):
                 raise HandlerExit(error) from error
@@ -261,7 +263,7 @@ def _endpoint(handler: Handler, signature: inspect.Signature, fields: dict[str, 
     return endpoint
 
 
-def _caller(handler: Handler) -> Callable[..., Awaitable[Any]]:
+def _caller(handler: Handler, threads: Threads) -> Callable[..., Awaitable[Any]]:
     """The handler as a coroutine function; a plain function runs in a thread."""
     if _is(inspect.iscoroutinefunction, handler):
         return handler
@@ -273,7 +275,7 @@ def _caller(handler: Handler) -> Callable[..., Awaitable[Any]]:
         return begin
 
     async def in_thread(*arguments: Any, **values: Any) -> Any:
-        result = await run_in_threadpool(handler, *arguments, **values)
+        result = await threads.run(handler, *arguments, **values)
         # What a decorator made of an async function.
         return await result if inspect.isawaitable(result) else result
 

@@ -31,6 +31,7 @@ from flash_runtime.package import Package, open_package
 from flash_runtime.processes import describe_end
 from flash_runtime.settings import Settings
 from flash_runtime.sockets import listen
+from flash_runtime.threads import Threads
 
 
 def check(settings: Settings) -> int:
@@ -90,7 +91,7 @@ def _import(settings: Settings, package: Package, slot: Slot) -> int:
     try:
         os.environ.update(slot.environ())
         os.chdir(package.app_dir)
-        application.load(package, settings.sdk)
+        application.load(package, settings.sdk, Threads(1))
         code = EXIT_OK
     except Fault as fault:
         code = fault.exit_code

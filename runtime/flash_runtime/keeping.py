@@ -34,8 +34,8 @@ class Running:
     wedged_since: float | None = None
     too_slow: bool = False
     """Whether it was ended at the boot deadline."""
-    measured: bool = False
-    """Whether its memory was looked at since it was ready."""
+    described: bool = False
+    """Whether the log has where it stands still."""
 
     @property
     def requests(self) -> int:

@@ -10,6 +10,7 @@ from flash_runtime.devices import Slot
 from flash_runtime.keeping import Keeping, Running
 from flash_runtime.processes import resident_bytes
 from flash_runtime.scoreboard import Scoreboard, State
+from flash_runtime.settings import MEBIBYTE
 
 log = logging.getLogger("flash_runtime.renewals")
 
@@ -97,14 +98,13 @@ def _why_due(worker: Running) -> str | None:
         return f"it has served {worker.requests} requests"
     if worker.rss_limit is None:
         return None
+    at_start = worker.record.resident_when_ready
+    if at_start * MEBIBYTE >= worker.rss_limit:
+        # It would be recycled for ever.
+        worker.rss_limit = None
+        log.warning(
+            "FLASH_MAX_RSS_MB has no effect on a worker that takes more when it starts: %d MiB", at_start
+        )
+        return None
     size = resident_bytes(worker.pid)
-    mebibytes = size // 2**20
-    if not worker.measured:
-        worker.measured = True
-        if size > worker.rss_limit:
-            worker.rss_limit = None
-            log.warning(
-                "FLASH_MAX_RSS_MB has no effect on a worker that takes more when it starts: %d MiB", mebibytes
-            )
-            return None
-    return f"it has {mebibytes} MiB in use" if size > worker.rss_limit else None
+    return f"it has {size // MEBIBYTE} MiB in use" if size > worker.rss_limit else None

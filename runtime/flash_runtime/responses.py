@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from typing import Any
 
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 _END = object()
 
@@ -49,20 +48,18 @@ def to_json(content: Any) -> bytes:
         return _dumps(_finite(content), ascii_only=True).encode()
 
 
-async def stream(generator: Generator[Any, Any, Any] | AsyncGenerator[Any, Any]) -> StreamingResponse:
-    """A response that sends each item as it is yielded; a plain generator runs in a thread.
+async def stream(
+    generator: Generator[Any, Any, Any] | AsyncGenerator[Any, Any],
+    run_in_thread: Callable[..., Awaitable[Any]],
+) -> StreamingResponse:
+    """A response that sends each item as it is yielded; a plain generator is run by `run_in_thread`.
 
     The first item decides: text/plain for `str`, application/octet-stream for bytes, else
     application/x-ndjson, a JSON value a line. It is waited for here, so that an exception before it can still
     be answered with a status of its own.
     """
-    items: AsyncIterator[Any]
-    if isinstance(generator, AsyncGenerator):
-        items = generator
-        first = await anext(generator, _END)
-    else:
-        first = await run_in_threadpool(_next, generator)
-        items = iterate_in_threadpool(generator)
+    items = generator if isinstance(generator, AsyncGenerator) else _in_thread(generator, run_in_thread)
+    first = await anext(items, _END)
     media_type = _media_type(first)
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -84,8 +81,11 @@ async def stream(generator: Generator[Any, Any, Any] | AsyncGenerator[Any, Any])
     return StreamingResponse(chunks(), media_type=media_type)
 
 
-def _next(generator: Any) -> Any:
-    return next(generator, _END)
+async def _in_thread(
+    generator: Generator[Any, Any, Any], run: Callable[..., Awaitable[Any]]
+) -> AsyncGenerator[Any, None]:
+    while (item := await run(next, generator, _END)) is not _END:
+        yield item
 
 
 def _dumps(content: Any, *, ascii_only: bool = False) -> str:

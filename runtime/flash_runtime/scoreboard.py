@@ -18,6 +18,7 @@ _RECORD_BYTES = 32 * 1024
 _PHASE, _GIVEN_UP, _RESTARTS, _FAILING, _CUT_BY_KILL = 0, 4, 8, 12, 16
 # Bytes from a record's start: a byte; integers; doubles; 64-bit counters; the text of a fault.
 _STATE, _PID, _SLOT, _RUNNING, _WAITING, _LOAD, _IN_FLIGHT, _EXIT_CODE, _FAULT_BYTES = range(0, 36, 4)
+_RESIDENT = 36
 _SINCE, _BEAT, _MOVED, _SECONDS, _OUTCOMES, _FAULT = 40, 48, 56, 64, 72, 192
 _FAULT_LIMIT = _RECORD_BYTES - _FAULT
 _FAULT_HEAD = 4 * 1024
@@ -134,6 +135,14 @@ class Record:
 
     def set_in_flight(self, count: int) -> None:
         self._integers[self._integer + _IN_FLIGHT // 4] = count
+
+    @property
+    def resident_when_ready(self) -> int:
+        """MiB of memory that the worker had in use when it became ready."""
+        return self._get(_RESIDENT)
+
+    def set_resident_when_ready(self, mebibytes: int) -> None:
+        self._put(_RESIDENT, mebibytes)
 
     def set_requests(self, running: int, waiting: int, load: int) -> None:
         integers, start = self._integers, self._integer

@@ -19,8 +19,10 @@ from flash_runtime.acceptor import Acceptor, Turn
 from flash_runtime.bridge import Bridge
 from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE
 from flash_runtime.gate import Gate
+from flash_runtime.processes import resident_bytes
 from flash_runtime.protocol import BoundedProtocol
 from flash_runtime.scoreboard import Outcome, Phase, Record, Scoreboard, State
+from flash_runtime.settings import MEBIBYTE
 from flash_runtime.stalls import LoopWatch
 
 log = logging.getLogger("flash_runtime.server")
@@ -131,6 +133,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._bridge.connect(self._loop)
         await self._uvicorn.startup()
+        self._record.set_resident_when_ready(resident_bytes(os.getpid()) // MEBIBYTE)
         self._record.set_state(State.READY, os.getpid())
         log.info("ready")
         await self._uvicorn.main_loop()

@@ -29,6 +29,7 @@ class StackFile:
 
     def listen(self) -> None:
         """Write this process's stacks from now on when asked to."""
+        faulthandler.unregister(_SIGNAL)  # or a handler that was set meanwhile would stay
         faulthandler.register(_SIGNAL, self._file, all_threads=True, chain=False)
 
     def ask(self, pid: int) -> str:

@@ -10,16 +10,15 @@ import logging
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
-from types import FrameType
+
+from flash_runtime.frames import user_stack
 
 log = logging.getLogger("flash_runtime.stalls")
 
 NOTICE_SECONDS = 0.25
 """A loop that stands still for so long is worth a word."""
 _ELSEWHERE = "code outside of a handler"
-_FRAMEWORK = frozenset({"anyio", "asyncio", "fastapi", "flash_runtime", "starlette", "threading"})
 
 
 class LoopWatch:
@@ -54,7 +53,8 @@ class LoopWatch:
         """Who holds the loop, for how long, and where: the innermost frames are last."""
         holder = self._holder or self._current() or _ELSEWHERE
         held = time.monotonic() - self._moved
-        return f"{holder} has held the application loop for {held:.1f} s:\n{self._stack()}"
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)
+        return f"{holder} has held the application loop for {held:.1f} s:\n{user_stack(frame)}"
 
     def _answer(self) -> None:
         # On the application loop. The order matters: `tick` reads them the other way round.
@@ -71,17 +71,3 @@ class LoopWatch:
             holder, seconds,
             extra={"held_by": holder, "seconds": round(seconds, 2)},
         )  # fmt: skip
-
-    def _stack(self) -> str:
-        frame = sys._current_frames().get(threading.main_thread().ident or 0)
-        return "".join(traceback.format_list(_users(frame))).rstrip()
-
-
-def _users(frame: FrameType | None) -> traceback.StackSummary:
-    """The frames from the user's first one on; all of them where none is the user's."""
-    frames = list(traceback.walk_stack(frame))[::-1]
-    for index, (each, _) in enumerate(frames):
-        if each.f_globals.get("__name__", "").partition(".")[0] not in _FRAMEWORK | {"__main__", "gunicorn"}:
-            frames = frames[index:]
-            break
-    return traceback.StackSummary.extract(iter(frames))

@@ -148,17 +148,23 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             elif worker.told_at is not None:
                 if now - worker.told_at > self._settings.drain_timeout + _KILL_MARGIN_SECONDS:
                     self.kill_worker(worker.pid, signal.SIGKILL)
-            elif not worker.record.is_wedged(now):
-                worker.wedged_since = None
-            elif worker.wedged_since is None:
-                worker.wedged_since = now
-                self._board.wake()
-                if now - worker.record.beat > _SILENT_SECONDS:
-                    self._describe_silent(worker)
-            elif now - worker.wedged_since > WEDGED_GRACE_SECONDS + _KILL_MARGIN_SECONDS:
-                self.kill_worker(worker.pid, signal.SIGKILL)
+            elif worker.record.is_wedged(now):
+                self._look_after_wedged(worker, now)
+            else:
+                worker.wedged_since, worker.described = None, False
 
-    def _describe_silent(self, worker: Running) -> None:
+    def _look_after_wedged(self, worker: Running, now: float) -> None:
+        """A worker whose I/O loop turns does all of this itself."""
+        if worker.wedged_since is None:
+            worker.wedged_since = now
+            self._board.wake()
+        if not worker.described and now - worker.record.beat > _SILENT_SECONDS:
+            worker.described = True
+            self._describe(worker)
+        if now - worker.wedged_since > WEDGED_GRACE_SECONDS + _KILL_MARGIN_SECONDS:
+            self.kill_worker(worker.pid, signal.SIGKILL)
+
+    def _describe(self, worker: Running) -> None:
         where = self._stack_files[worker.record.number].ask(worker.pid)
         log.error(
             "worker of slot %d is wedged with all of its threads, and replaced in %g s unless it moves:\n%s",
@@ -272,6 +278,10 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 self._board.phase = Phase.LEAVING
                 self._await(lambda: self._in_a_hurry, self._settings.drain_delay)
             self._board.phase = Phase.DRAINING
+        for listener in self.LISTENERS:
+            # With no room for them, the kernel passes over connections that come while the workers take those
+            # that are there: their clients try again, and are refused, instead of being cut off.
+            listener.listen(0)
         self.kill_workers(signal.SIGTERM if graceful else signal.SIGKILL)
         self._await(lambda: not self._board.any_ready(), _SWEEP_SECONDS, poll=0.005)
         for listener in self.LISTENERS:

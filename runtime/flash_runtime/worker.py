@@ -23,14 +23,13 @@ import traceback
 from dataclasses import dataclass
 from types import FrameType
 
-import anyio.to_thread
 import uvloop
 from gunicorn.workers.base import Worker
 
 from flash_runtime import app as application
 from flash_runtime import health, logs
 from flash_runtime.acceptor import Turn
-from flash_runtime.admission import SMALL_CONCURRENCY, Admission, Kind
+from flash_runtime.admission import SMALL_CONCURRENCY, Admission, Kind, limits
 from flash_runtime.app import Application
 from flash_runtime.bridge import Bridge
 from flash_runtime.devices import Slot
@@ -48,6 +47,7 @@ from flash_runtime.scoreboard import Record, Scoreboard, State
 from flash_runtime.server import Server, ServerSettings
 from flash_runtime.settings import SECRETS, Settings
 from flash_runtime.stacks import StackFile
+from flash_runtime.threads import Threads
 
 log = logging.getLogger("flash_runtime.worker")
 
@@ -123,9 +123,16 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             os._exit(0)  # still importing: nothing was accepted, so nothing is lost
         self._server.drain()
 
+    @property
+    def _on_gpu(self) -> bool:
+        return self.slot.device is not None
+
     def _load(self) -> Application:
         """Import the handlers and mount them; raises `Fault`."""
-        app = application.load(self.launch.package, self.launch.settings.sdk, self._on_device_lost)
+        settings = self.launch.settings
+        own = limits(Kind.SYNC, settings.max_concurrency, settings.max_queue, on_gpu=self._on_gpu)
+        threads = Threads(own.concurrency)
+        app = application.load(self.launch.package, settings.sdk, threads, self._on_device_lost)
         # User code may have set signals and logging up for itself while it was imported.
         self._init_signals()
         logs.restore()
@@ -159,10 +166,8 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             settings.max_queue,
             routes.kinds,
             self._on_admission_change,
-            on_gpu=self.slot.device is not None,
+            on_gpu=self._on_gpu,
         )
-        threads = admission.lane(Kind.SYNC).limits.concurrency
-        loop.run_until_complete(_allow_threads(threads))
         narrowest = admission.narrowest.limits.concurrency
         shares = board.slots > 1 and narrowest <= SMALL_CONCURRENCY
         bridge = Bridge(app.asgi, loop)
@@ -197,12 +202,6 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.record.set_requests(admission.running, admission.waiting, load)
         if load < before and self._server is not None:
             self._server.on_room()
-
-
-async def _allow_threads(count: int) -> None:
-    """Let so many plain handlers run at once, if that is more than AnyIO does by itself."""
-    limiter = anyio.to_thread.current_default_thread_limiter()
-    limiter.total_tokens = max(limiter.total_tokens, count)
 
 
 def _stop_loop(loop: asyncio.AbstractEventLoop, ended: threading.Event, code: int) -> None:

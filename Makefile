@@ -5,6 +5,7 @@ DOCKER ?= docker
 IMAGE ?= flash-runtime
 # What `docker build` is given besides: `--network host`, `--build-arg EXTRAS=artifact-sdk`, …
 BUILD_OPTIONS ?=
+MINUTES ?= 5
 
 SHELL := /bin/sh
 TAG := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -30,7 +31,7 @@ export UV_PROJECT_ENVIRONMENT = $(VENV)
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format schema lock clean image image-cpu test-image bench-image push
+.PHONY: help run test test-faults soak check format schema lock clean image image-cpu test-image bench-image bench-even push
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +53,15 @@ run: $(SYNCED) ## Serve examples/hello at http://localhost:8000 (or at PORT=…)
 
 test: $(SYNCED) ## Run the tests (PYTHON=… for another interpreter; ARGS=… for pytest).
 	$(BIN)/pytest $(ARGS)
+
+test-faults: $(SYNCED) ## Run the tests that inject faults into real processes under load.
+	$(BIN)/pytest -m faults $(ARGS)
+
+soak: $(SYNCED) ## Load with a fault at random every few seconds, for MINUTES=5; writes benchmarks/soak.md.
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
+
+bench-even: $(SYNCED) ## Measure how evenly workers that take one request at a time are busy.
+	$(BIN)/python -m benchmarks.even_gpus $(ARGS)
 
 check: $(SYNCED) ## Lint, check types, and check that generated files are up to date.
 	$(UV) lock --check --quiet

@@ -80,6 +80,16 @@ def test_every_file_that_a_page_names_exists(page):
         assert name in USERS or any(place.exists() for place in places), name
 
 
+def test_every_fault_in_the_operations_page_has_its_test():
+    rows = re.findall(r"^\| .*\|$", (ROOT / "docs/operations.md").read_text(), re.MULTILINE)
+    faults = [row for row in rows if "`test_" in row]
+    tests = "".join(path.read_text() for path in ROOT.glob("tests/server/test_*.py"))
+    assert len(faults) > 25
+    for row in faults:
+        (name,) = re.findall(r"`(test_\w+)` \|$", row)
+        assert f"def {name}(" in tests, name
+
+
 def test_the_architecture_page_names_every_module():
     text = (ROOT / "docs/architecture.md").read_text()
     for path in ROOT.glob("runtime/flash_runtime/*.py"):

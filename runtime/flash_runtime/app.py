@@ -32,6 +32,13 @@ class Application:
     asgi: FastAPI
     kinds: tuple[tuple[Route, Kind], ...]
 
+    @property
+    def documents(self) -> tuple[str, ...]:
+        """The paths of the API document and of the pages that show it."""
+        app = self.asgi
+        paths = (app.openapi_url, app.docs_url, app.redoc_url, app.swagger_ui_oauth2_redirect_url)
+        return tuple(path for path in paths if path is not None)
+
 
 def load(
     package: Package,

@@ -70,7 +70,9 @@ def classify(error: BaseException) -> GpuFault | None:
         return GpuFault.LOST
     # Only where it left the handler as it is, or wrapped: one that was caught may have been dealt with.
     causes = [each for each in chain if each is error or each in _causes(error)]
-    if any(isinstance(each, torch.OutOfMemoryError) for each in causes):
+    # Absent while torch is still being imported, and before torch 2.5.
+    out_of_memory = getattr(torch, "OutOfMemoryError", ())
+    if any(isinstance(each, out_of_memory) for each in causes):
         return GpuFault.OUT_OF_MEMORY
     return None
 
@@ -107,14 +109,21 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         if each is not None and id(each) not in seen:
             seen.add(id(each))
             yield each
-            waiting += [each.__cause__, each.__context__]
+            waiting += [each.__cause__, each.__context__, *_members(each)]
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """What the exception was raised from, on purpose."""
+    """What the exception was raised from, on purpose, or consists of."""
     found: list[BaseException] = []
-    cause = error.__cause__
-    while cause is not None and cause not in found:
-        found.append(cause)
-        cause = cause.__cause__
+    waiting: list[BaseException | None] = [error.__cause__, *_members(error)]
+    while waiting:
+        each = waiting.pop()
+        if each is not None and each not in found:
+            found.append(each)
+            waiting += [each.__cause__, *_members(each)]
     return found
+
+
+def _members(error: BaseException) -> tuple[BaseException, ...]:
+    """Those of a group, as a TaskGroup raises it."""
+    return error.exceptions if isinstance(error, BaseExceptionGroup) else ()

@@ -12,6 +12,7 @@ BOOT_TRIES = 3
 """How often a slot fails to boot before the container gives up, or loses its device before the slot is."""
 _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 30.0
+_MOST_DOUBLINGS = 10
 _STEADY_SECONDS = 60.0
 """A worker that served for so long is replaced at once; its predecessors' failures are forgotten."""
 _JITTER = 0.2
@@ -56,6 +57,9 @@ class Keeping:
     worker: Running | None = None
     successor: Running | None = None
     failures: int = 0
+    """Workers that ended unasked, one soon after the other."""
+    boots_failed: int = 0
+    """Those that were never ready, since the last one that was."""
     devices_lost: int = 0
     not_before: float = 0.0
     given_up: bool = False
@@ -70,12 +74,14 @@ class Keeping:
         Returns the seconds until the next one starts: the more, the longer workers keep ending. After too
         many lost devices the slot is `given_up`.
         """
+        self.boots_failed = self.boots_failed + 1 if served_seconds is None else 0
         steady = served_seconds is not None and served_seconds >= _STEADY_SECONDS
         self.failures = 1 if steady else self.failures + 1
         self.devices_lost = (0 if steady else self.devices_lost) + device_lost
         self.given_up = self.devices_lost >= BOOT_TRIES
         delay = 0.0
         if served_seconds is None or self.failures > 1:
-            delay = min(_FIRST_BACKOFF_SECONDS * 2 ** (self.failures - 1), _LONGEST_BACKOFF_SECONDS)
+            doubled = min(self.failures - 1, _MOST_DOUBLINGS)
+            delay = min(_FIRST_BACKOFF_SECONDS * 2**doubled, _LONGEST_BACKOFF_SECONDS)
         self.not_before = now + delay
         return delay

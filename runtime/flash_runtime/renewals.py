@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,9 @@ from flash_runtime.scoreboard import Scoreboard, State
 from flash_runtime.settings import MEBIBYTE
 
 log = logging.getLogger("flash_runtime.renewals")
+
+_PAUSE_SECONDS = 60.0
+"""How long no worker is recycled after a successor that could not take its place."""
 
 
 class Renewals:
@@ -30,6 +34,7 @@ class Renewals:
         self._spawn = spawn
         self._tell_to_end = tell_to_end
         self._due: deque[Keeping] = deque()
+        self._not_before = 0.0
         self._present: tuple[Keeping, int] | None = None
         """The slot whose worker is being replaced, and that worker's pid."""
 
@@ -46,12 +51,8 @@ class Renewals:
 
     def step(self) -> None:
         """See which workers are due, and take the renewal under way a step further, or begin the next."""
-        for keeping in self._keeping:
-            worker = keeping.worker
-            if worker is not None and worker.told_at is None and worker.record.state is State.READY:
-                why = _why_due(worker)
-                if why is not None and self._ask_for(keeping):
-                    log.info("worker of slot %d is recycled: %s", keeping.slot.number, why)
+        if time.monotonic() >= self._not_before:
+            self._ask_for_due()
         if self._present is not None:
             self._advance(*self._present)
         while self._due and self._present is None:
@@ -60,13 +61,23 @@ class Renewals:
                 self._begin(keeping, keeping.worker)
 
     def call_off(self, keeping: Keeping, why: str) -> None:
-        """The successor of the slot's worker could not boot: that worker serves on, and the others, too."""
+        """The successor of the slot's worker ended: that worker serves on, and the others, too."""
         self._present = None
         self._due.clear()
+        self._not_before = time.monotonic() + _PAUSE_SECONDS
+        told = keeping.worker is None or keeping.worker.told_at is not None
         log.error(
-            "the worker of slot %d serves on, since its successor could not boot:\n%s",
-            keeping.slot.number, why,
+            "the successor of slot %d's worker ended%s:\n%s",
+            keeping.slot.number, "" if told else ", and the worker serves on", why,
         )  # fmt: skip
+
+    def _ask_for_due(self) -> None:
+        for keeping in self._keeping:
+            worker = keeping.worker
+            if worker is not None and worker.told_at is None and worker.record.state is State.READY:
+                why = _why_due(worker)
+                if why is not None and self._ask_for(keeping):
+                    log.info("worker of slot %d is recycled: %s", keeping.slot.number, why)
 
     def _ask_for(self, keeping: Keeping) -> bool:
         if keeping in self._due or (self._present is not None and self._present[0] is keeping):
@@ -76,11 +87,11 @@ class Renewals:
 
     def _begin(self, keeping: Keeping, worker: Running) -> None:
         self._present = keeping, worker.pid
-        if any(record is not worker.record for record in self._board.ready()):
-            self._tell_to_end(worker)
-        else:
+        if self._board.ready() == (worker.record,):
             # The last one that is ready: its successor boots beside it, on the same device.
             keeping.successor = self._spawn(keeping.slot)
+        else:
+            self._tell_to_end(worker)
 
     def _advance(self, keeping: Keeping, old_pid: int) -> None:
         worker, successor = keeping.worker, keeping.successor

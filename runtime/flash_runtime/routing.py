@@ -30,15 +30,19 @@ class RouteTable:
     """The routes in the order of `manifest.routes_for`: those without path parameters first.
 
     `kinds` has the kind of each route's handler, `timeouts` the seconds of the routes (`METHOD /path`) that
-    do not take `timeout`.
+    do not take `timeout`. `documents` are the paths that come before any pattern and have no handler.
     """
 
     def __init__(
-        self, kinds: Iterable[tuple[Route, Kind]], timeout: float, timeouts: Mapping[str, float]
+        self,
+        kinds: Iterable[tuple[Route, Kind]],
+        timeout: float,
+        timeouts: Mapping[str, float],
+        documents: Iterable[str] = (),
     ) -> None:
-        self._plain: dict[tuple[str, str], Target] = {}
-        self._patterns: list[tuple[str, re.Pattern[str], Target]] = []
         self._nothing = Target("no handler", None, Kind.NONE, timeout)
+        self._plain = {("GET", path): self._nothing for path in documents}
+        self._patterns: list[tuple[str, re.Pattern[str], Target]] = []
         for route, kind in kinds:
             name = f"{route} ({route.module}.{route.function})"
             target = Target(name, route.path, kind, timeouts.get(str(route), timeout))
@@ -49,13 +53,14 @@ class RouteTable:
 
     @property
     def kinds(self) -> frozenset[Kind]:
-        """The kinds of handlers that there are."""
+        """The kinds of what there is."""
         targets = [*self._plain.values(), *(target for _, _, target in self._patterns)]
         return frozenset(target.kind for target in targets)
 
     def find(self, method: str, path: str) -> Target:
         """The target of a request for `path`, percent-decoded."""
-        target = self._plain.get((method, path))
+        # In the application's patterns, as in Python's, the end is also before a last line feed.
+        target = self._plain.get((method, path.removesuffix("\n")))
         if target is not None:
             return target
         for known, pattern, target in self._patterns:

@@ -138,7 +138,7 @@ class Record:
 
     @property
     def resident_when_ready(self) -> int:
-        """MiB of memory that the worker had in use when it became ready."""
+        """MiB of memory that the worker had in use when it became ready, rounded up."""
         return self._get(_RESIDENT)
 
     def set_resident_when_ready(self, mebibytes: int) -> None:

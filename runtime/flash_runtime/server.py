@@ -133,7 +133,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._bridge.connect(self._loop)
         await self._uvicorn.startup()
-        self._record.set_resident_when_ready(resident_bytes(os.getpid()) // MEBIBYTE)
+        self._record.set_resident_when_ready(-(-resident_bytes(os.getpid()) // MEBIBYTE))
         self._record.set_state(State.READY, os.getpid())
         log.info("ready")
         await self._uvicorn.main_loop()

@@ -234,7 +234,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._boot_fault = self._why(worker, status)
             log.error(
                 "worker of slot %d could not boot, try %d\n%s",
-                keeping.slot.number, keeping.failures, self._boot_fault[1],
+                keeping.slot.number, keeping.boots_failed, self._boot_fault[1],
             )  # fmt: skip
 
     def _on_given_up(self, keeping: Keeping, worker: Running) -> None:
@@ -256,7 +256,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self._boot_fault is None or self._board.any_ready():
             return
         tried_all = all(
-            each.given_up or (each.failures >= BOOT_TRIES and each.worker is None) for each in self._keeping
+            each.given_up or (each.boots_failed >= BOOT_TRIES and each.worker is None)
+            for each in self._keeping
         )
         # A fault of the artifact's is the same at every try; one of user code may be the network's.
         certain = self._boot_fault[0] != EXIT_SOFTWARE

@@ -160,7 +160,7 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def _build_server(self, app: Application, loop: asyncio.AbstractEventLoop) -> tuple[Server, Gate]:
         settings, board = self.launch.settings, self.launch.board
-        routes = RouteTable(app.kinds, settings.request_timeout, dict(settings.route_timeouts))
+        routes = RouteTable(app.kinds, settings.request_timeout, dict(settings.route_timeouts), app.documents)
         admission = Admission(
             settings.max_concurrency,
             settings.max_queue,

@@ -84,7 +84,7 @@ def hurried(directory: Path):
 
 
 def assert_serves(server: Server) -> None:
-    assert server.ping() == 200
+    assert [status for status, _ in answers(converse(server, get(b"/ping", CLOSE)))] == [200]
     assert server.client.post("/echo", json={"data": {"a": 1}}).content == ANSWER
 
 
@@ -246,6 +246,14 @@ def test_odd_http_gets_the_status_it_deserves(server, sent, status):
         assert found == status
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "application/octet-stream", "multipart/form-data"])
+@pytest.mark.xfail(reason="BUG: the 422 repeats the body, which is decoded for that as UTF-8: 500")
+def test_a_body_of_another_type_that_is_no_text_is_a_4xx(server, kind):
+    with unharmed(server):
+        answer = server.client.post("/echo", content=b"\xff\xfe", headers={"content-type": kind})
+        assert 400 <= answer.status_code < 500
+
+
 CONNECT = b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n"
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c"
 
@@ -295,11 +303,11 @@ def test_what_follows_a_request_to_close_is_passed_over(server):
 
 
 @pytest.mark.parametrize(
-    "first", [get(b"/slow?seconds=0&name=a"), get(b"/slow?seconds=0.3&name=a")], ids=["fast", "slow"]
+    "first", [get(b"/slow?seconds=0&name=a"), get(b"/slow?seconds=1&name=a")], ids=["fast", "slow"]
 )
-@pytest.mark.parametrize("pause", [None, 0.1], ids=["in-one", "later"])
+@pytest.mark.parametrize("pause", [None, 0.4], ids=["in-one", "later"])
 def test_a_bad_request_behind_a_good_one_does_not_take_its_answer(server, request, first, pause):
-    if pause is None or b"0.3" in first:
+    if pause is None or b"=1&" in first:
         reason = "BUG: the 400 is sent at once, in the place of the first answer, which then fails"
         request.applymarker(pytest.mark.xfail(reason=reason))
     with unharmed(server):
@@ -418,7 +426,7 @@ def test_a_client_that_breaks_off_its_pipeline_leaves_nothing_behind(server):
 def test_a_request_whose_client_resets_while_it_waits_never_runs(narrow):
     with unharmed(narrow):
         first = connect(narrow)
-        first.sendall(get(b"/slow?seconds=0.7&name=stays", CLOSE))
+        first.sendall(get(b"/slow?seconds=1.5&name=stays", CLOSE))
         time.sleep(0.1)
         waiting = [connect(narrow) for _ in range(5)]
         for client in waiting:
@@ -428,7 +436,9 @@ def test_a_request_whose_client_resets_while_it_waits_never_runs(narrow):
             reset(client)
         with first:
             assert answers(receive(first)) == [(200, b'"stays"')]
-        assert narrow.client.get("/started").json() == ["stays"]
+        started = narrow.client.get("/started").json()
+        assert "stays" in started
+        assert "leaves" not in started
 
 
 STOPPED = {
@@ -446,9 +456,19 @@ def test_a_body_whose_sender_stops_is_408(hurried):
     with unharmed(hurried), concurrent.futures.ThreadPoolExecutor(len(STOPPED)) as pool:
         begun = time.monotonic()
         received = list(pool.map(lambda sent: converse(hurried, sent), STOPPED.values()))
-        assert 0.9 < time.monotonic() - begun < 3
+        assert 0.9 < time.monotonic() - begun < 4
         for name, each in zip(STOPPED, received, strict=True):
             assert [status for status, _ in answers(each)] == [408], name
+
+
+@pytest.mark.xfail(reason="BUG: the call goes on after the 400, and its 408 fails on the closed connection")
+def test_garbage_in_a_body_is_one_400_also_when_the_time_is_over(hurried):
+    with unharmed(hurried), connect(hurried) as client:
+        client.sendall(chunked(CHUNK))
+        time.sleep(0.1)
+        client.sendall(b"zz\r\n")
+        assert [status for status, _ in answers(receive(client))] == [400]
+        time.sleep(1.2)
 
 
 def test_a_body_that_comes_too_slowly_is_408_though_it_never_stops(hurried):
@@ -483,7 +503,7 @@ def test_a_slow_sender_keeps_nobody_waiting_and_is_answered(server):
         while not answer.done():
             begun = time.monotonic()
             assert_serves(server)
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 2
             time.sleep(0.05)
         assert answers(answer.result()) == [(200, ANSWER)]
 

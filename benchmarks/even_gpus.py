@@ -33,6 +33,8 @@ from tests.serving import environment, free_port, user_code
 HERE = Path(__file__).parent
 SERVICE_SECONDS = 0.2
 OURS, PEER = "flash-runtime", "gunicorn + uvicorn-worker"
+QUEUE = 3
+_OVERLOADED_WORKERS = 2
 _WARM_UP_SECONDS = 1.5
 _REQUEST = (
     b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
@@ -63,6 +65,9 @@ class Run:
 class Connection:
     """A kept-alive connection of the pool; `request` opens it again where the server closed it."""
 
+    status = 0
+    """Of the last answer."""
+
     def __init__(self, port: int) -> None:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -73,6 +78,7 @@ class Connection:
 
     async def request(self) -> bool:
         """Whether the answer is a 200."""
+        self.status = 0
         await self.open()
         assert self._streams is not None
         reader, writer = self._streams
@@ -84,7 +90,8 @@ class Connection:
             writer.close()
             self._streams = None
             await self.open()  # as a balancer that keeps its pool full
-        return head.startswith(b"HTTP/1.1 200 ")
+        self.status = int(head.split()[1])
+        return self.status == 200
 
     def close(self) -> None:
         if self._streams is not None:
@@ -120,12 +127,12 @@ async def load(port: int, workers: int, clients: int, seconds: float) -> tuple[f
 
 
 @contextlib.contextmanager
-def ours(workers: int, place: Path) -> Iterator[int]:
+def ours(workers: int, place: Path, **settings: int) -> Iterator[int]:
     """A container's worth of this project with N devices; a handler that is a plain function."""
     directory = user_code(place, _HANDLER.format(kind="def"), [("POST", "/predict", "predict")])
     devices = ",".join(str(number) for number in range(workers))
     port = free_port()
-    env = environment(PORT=port, FLASH_APP_DIR=directory, CUDA_VISIBLE_DEVICES=devices)
+    env = environment(PORT=port, FLASH_APP_DIR=directory, CUDA_VISIBLE_DEVICES=devices, **settings)
     with serving([sys.executable, "-m", "flash_runtime", "serve"], env, place, port, workers):
         yield port
 
@@ -170,12 +177,57 @@ def measure(side: str, workers: int, clients: int, seconds: float) -> Run:
     return Run(side, workers, clients, rate, quantiles[49], quantiles[98], failed)
 
 
+@dataclass(frozen=True)
+class Overload:
+    """Requests at twice the capacity of two workers, once; seconds at quantiles of their latency."""
+
+    rate: float
+    accepted: int
+    accepted_p99: float
+    shed: int
+    shed_p99: float
+    shed_longest: float
+    failed: int
+
+
+def overloaded(seconds: float) -> Overload:
+    """Send at a fixed rate, whatever is answered; each request on a connection of its own."""
+    rate = 2 * _OVERLOADED_WORKERS / SERVICE_SECONDS
+    latencies: dict[int, list[float]] = {}
+
+    async def send(port: int) -> None:
+        connection = Connection(port)
+        started = time.perf_counter()
+        await connection.request()
+        latencies.setdefault(connection.status, []).append(time.perf_counter() - started)
+        connection.close()
+
+    async def run(port: int) -> None:
+        begun = time.perf_counter()
+        tasks = []
+        for number in range(round(rate * seconds)):
+            await asyncio.sleep(begun + number / rate - time.perf_counter())
+            tasks.append(asyncio.create_task(send(port)))
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    with (
+        tempfile.TemporaryDirectory() as place,
+        ours(_OVERLOADED_WORKERS, Path(place), FLASH_MAX_QUEUE=QUEUE) as port,
+    ):
+        asyncio.run(run(port))
+    accepted, shed = latencies.get(200, []), latencies.get(503, [])
+    failed = round(rate * seconds) - len(accepted) - len(shed)
+    p99, shed_p99 = (statistics.quantiles(each, n=100)[98] for each in (accepted, shed))
+    return Overload(rate, len(accepted), p99, len(shed), shed_p99, max(shed), failed)
+
+
 def main() -> None:
     """Measure, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=12, help="of load in each run")
     parser.add_argument("--runs", type=int, default=3, help="of each side and case, by turns")
     options = parser.parse_args()
+    overload = [overloaded(options.seconds) for _ in range(options.runs)]
     runs = [
         measure(side, workers, clients, options.seconds)
         for workers in (2, 4)
@@ -191,6 +243,7 @@ def main() -> None:
         "service_seconds": SERVICE_SECONDS,
         "seconds": options.seconds,
         "runs": [asdict(run) for run in runs],
+        "overload": [asdict(run) for run in overload],
     }
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "even_gpus.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -228,6 +281,26 @@ def report(results: dict[str, Any]) -> str:
             f"| {statistics.median(p50):.2f} ({max(p50):.2f}) "
             f"| {statistics.median(p99):.2f} ({max(p99):.2f}) | {sum(run['failed'] for run in runs)} |"
         )
+    overload = results["overload"]
+    bound = (QUEUE + 1) * service
+    p99 = [run["accepted_p99"] for run in overload]
+    shed = [run["shed_p99"] for run in overload]
+    lines += [
+        "",
+        "## Overload",
+        "",
+        f"{_OVERLOADED_WORKERS} workers, FLASH_MAX_QUEUE={QUEUE}, and {overload[0]['rate']:g} requests a",
+        "second, which is twice what they can do; each on a connection of its own. The median of the runs;",
+        "the worst of them in brackets.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| p99 of those accepted | {statistics.median(p99):.3f} s ({max(p99):.3f} s) |",
+        f"| (queue + 1) x service time | {bound:.3f} s |",
+        f"| p99 of the 503s | {statistics.median(shed) * 1000:.1f} ms ({max(shed) * 1000:.1f} ms) |",
+        f"| accepted, shed, failed | {sum(run['accepted'] for run in overload)}, "
+        f"{sum(run['shed'] for run in overload)}, {sum(run['failed'] for run in overload)} |",
+    ]
     return "\n".join([*lines, ""])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import os
@@ -185,6 +186,11 @@ PROPER = pack(
 PROPER_GZ = gzip.compress(PROPER, mtime=0)
 
 
+@functools.cache
+def undamaged() -> dict[str, tuple[int, str | bytes]]:
+    return judge(lambda directory: PROPER_GZ)
+
+
 def damaged(data: st.DataObject, content: bytes) -> bytes:
     """Cut short, or with some bits flipped, bytes put in or left out."""
     if data.draw(st.booleans()):
@@ -210,7 +216,7 @@ def damaged(data: st.DataObject, content: bytes) -> bytes:
 @given(st.data())
 def test_any_damage_to_a_compressed_artifact_changes_nothing_or_does_not_matter(data):
     content = damaged(data, PROPER_GZ)
-    assert judge(lambda directory: content) in ({}, judge(lambda directory: PROPER_GZ))
+    assert judge(lambda directory: content) in ({}, undamaged())
 
 
 @MANY

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flash_runtime import binding, gpu, importer, logs
@@ -19,7 +20,7 @@ from flash_runtime.errors import ManifestFault, UserCodeFault
 from flash_runtime.frames import user_traceback
 from flash_runtime.manifest import Route
 from flash_runtime.package import Package
-from flash_runtime.responses import FiniteJSONResponse, HandlerExit
+from flash_runtime.responses import MEDIA_TYPES, FiniteJSONResponse, HandlerExit
 from flash_runtime.threads import Threads
 
 log = logging.getLogger("flash_runtime.app")
@@ -114,7 +115,8 @@ def _mount(app: FastAPI, route: Route, handler: Handler, threads: Threads) -> No
             methods=[route.method],
             name=route.function,
             operation_id=f"{route.resource}_{route.function}_{route.method}".lower().replace("-", "_"),
-            responses={200: {"model": bound.result}} if bound.result is not None else None,
+            response_class=StreamingResponse if bound.streams else FiniteJSONResponse,
+            responses=_documented(bound),
         )
     except Exception as error:
         # FastAPI reads the handler's types here, and says what it cannot read in many kinds of exception.
@@ -127,10 +129,20 @@ def _mount(app: FastAPI, route: Route, handler: Handler, threads: Threads) -> No
         ) from error
 
 
+def _documented(bound: binding.Binding) -> dict[int | str, dict[str, Any]] | None:
+    """What the API document says of a 200 besides what FastAPI reads off the signature."""
+    if bound.streams:
+        return {200: {"content": {media_type: {} for media_type in MEDIA_TYPES}}}
+    return {200: {"model": bound.result}} if bound.result is not None else None
+
+
 async def _on_invalid_request(request: Request, error: Exception) -> FiniteJSONResponse:
     """422 in FastAPI's shape; a NaN in the request, which it repeats, must not fail the answer."""
     assert isinstance(error, RequestValidationError)
-    return FiniteJSONResponse({"detail": jsonable_encoder(error.errors())}, status_code=422)
+    # A body that is no text is repeated as far as it is.
+    encoders = {bytes: lambda each: each.decode("utf-8", "replace")}
+    detail = jsonable_encoder(error.errors(), custom_encoder=encoders)
+    return FiniteJSONResponse({"detail": detail}, status_code=422)
 
 
 class _Failures:

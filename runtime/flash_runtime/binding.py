@@ -41,11 +41,12 @@ class Binding:
     """A handler, ready for FastAPI.
 
     `endpoint` has the signature that FastAPI reads. `result` is the type that the API document shows for a
-    handler whose result is not validated against it, or `None`.
+    handler whose result is not validated against it, or `None`. `streams` says whether it is a generator.
     """
 
     endpoint: Endpoint
     result: Any
+    streams: bool
 
 
 def bind(route: Route, handler: Handler, threads: Threads) -> Binding:
@@ -86,7 +87,7 @@ def bind(route: Route, handler: Handler, threads: Threads) -> Binding:
     endpoint.__module__ = getattr(handler, "__module__", __name__)
     endpoint.__signature__ = shown  # type: ignore[attr-defined]
     documented = signature.return_annotation if gathered and not _streams(handler) else None
-    return Binding(endpoint, documented if _is_documentable(documented) else None)
+    return Binding(endpoint, documented if _is_documentable(documented) else None, _streams(handler))
 
 
 def untaken(route: Route, handler: Handler) -> tuple[str, ...]:

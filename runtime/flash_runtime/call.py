@@ -126,6 +126,9 @@ class Call:
 
     async def _receive(self, receive: Receive) -> tuple[bytes, bool]:
         message = await receive()
+        if self.connection.in_body and self.connection.refusal is not None:
+            status, detail = self.connection.refusal
+            raise Refusal(status, detail, close=True)
         if message["type"] == "http.disconnect":
             self.lose_client()
             raise Interrupted

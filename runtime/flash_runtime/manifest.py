@@ -31,7 +31,8 @@ SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 _MOST_PROBLEMS = 50
 _LARGEST_BYTES = 16 * 1024 * 1024
 _EXTENSION_TAG = re.compile(r"\.cpython-(\d)(\d+)[a-z]*-[^/]*\.so$")
-_PATH_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
+_PATH_PARAMETER = re.compile(r"\{(\w+)(?::(?:str|path|int|float|uuid))?\}")
+"""A name, and how it is read: Starlette's convertors."""
 
 
 class _Part(BaseModel):

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 CONNECTION = "flash.connection"
 """The key of the scope under which whoever answers a request finds its connection."""
@@ -24,7 +25,7 @@ HEAD_SECONDS = 30.0
 """How long a client may take to send them, from the first byte to the last."""
 LINGER_SECONDS = 2.0
 """How long a client that was refused may take to read why."""
-_UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
+_OFFERS = (b"upgrade", b"http2-settings")
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -32,15 +33,19 @@ class BoundedProtocol(HttpToolsProtocol):
 
     in_body = False
     """Whether a request's body is still to come."""
+    refusal: tuple[HTTPStatus, str] | None = None
+    """Why nothing more is read: a status and a detail. Whoever reads a body answers with it."""
     on_lost: Callable[[], None] | None = None
     """Called when the client has left; set by whoever answers the present request."""
     quiet_since = 0.0
     """When something last came or left, on the clock of `time.monotonic()`."""
-    _head_bytes = 0
+    _bytes = 0
+    """What came of a head, of trailers or of a chunk's extension: since the last sign of progress."""
     _in_head = False
-    _refused = False
     _upgrading = False
+    _lingering = False
     _head_timer: asyncio.TimerHandle | None = None
+    _answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give a client that says nothing as long as one that has stopped talking."""
@@ -55,6 +60,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        if self._answering is not None:
+            # uvicorn tells the last request that came, which need not be the one that is answered.
+            self._answering.disconnected = True
         if self.on_lost is not None:
             self.on_lost()
 
@@ -65,50 +73,69 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and refuse what is no HTTP or a head that is too long already."""
-        if self._refused:
+        if self.refusal is not None:
             return
         self._unset_keepalive_if_required()
         self.quiet_since = time.monotonic()
-        self._head_bytes += len(data)
+        self._bytes += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError:
             self._refuse(HTTPStatus.BAD_REQUEST, "This is no HTTP request.")
-        if self._in_head and self._head_bytes > HEAD_BYTES:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
+        if self._in_head or self.in_body:
+            if self._bytes > HEAD_BYTES:
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
+            elif self._in_head and self._head_timer is None:
+                self._head_timer = self.loop.call_later(HEAD_SECONDS, self._on_slow_head)
 
     def _feed(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # The parser takes what follows for another protocol: a new one reads it, and the head, again.
-            head, rest = self._head_without_upgrade(), data[upgrade.args[0] :]
-            self._upgrading = False
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.feed_data(head + rest)
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if self.refusal is not None:
+                    return
+                # The parser takes what follows for another protocol: a new one reads it, and the head, again.
+                data = self._head_without_offer() + data[upgrade.args[0] :]
+                self._upgrading = False
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
 
-    def _head_without_upgrade(self) -> bytes:
-        lines = [
-            b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
-        ]
-        lines += [b"%s: %s" % each for each in self.headers if each[0] not in _UPGRADE_HEADERS]
+    def _head_without_offer(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                kept = [each for each in value.split(b",") if each.strip().lower() not in _OFFERS]
+                if kept:
+                    lines.append(b"connection: " + b",".join(kept))
+            elif name not in _OFFERS:
+                lines.append(b"%s: %s" % (name, value))
         return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        self._in_head = True
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._on_slow_head)
+        self._in_head, self._bytes = True, 0
         super().on_message_begin()
         self.scope[CONNECTION] = self  # type: ignore[literal-required]
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header. One that comes after the body (a trailer) was not there when the request was let in."""
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """A head is whole: start the request, unless it is too long or is to be read again."""
-        self._in_head, self._head_bytes = False, 0
+        self._in_head, self._bytes = False, 0
         self._stop_timer()
-        if self._refused:
+        if self.refusal is not None:
             return
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > HEAD_BYTES:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
+        elif self.parser.get_method() == b"CONNECT":
+            self._refuse(HTTPStatus.NOT_IMPLEMENTED, "CONNECT is for proxies, and this is none.")
         elif self.parser.should_upgrade():
             self._upgrading = True
         else:
@@ -118,20 +145,27 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
-        if not self._refused:
+        self._bytes = 0
+        if self.refusal is None:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        if not self._refused and not self._upgrading:
+        if self.refusal is None and not self._upgrading:
             self.in_body = False
             self.cycle.transport = self.transport
             super().on_message_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
     def on_response_complete(self) -> None:
-        """An answer has left."""
+        """An answer has left; a refusal of what came after its request is next."""
         self.quiet_since = time.monotonic()
         super().on_response_complete()
+        if self.refusal is not None and self.cycle.response_complete:
+            self._answer_refusal()
 
     def _on_slow_head(self) -> None:
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"The head was not sent within {HEAD_SECONDS:g} seconds.")
@@ -142,10 +176,21 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        if self._refused:
+        """Read no more, and say why: now, or when the answers that are due before have left."""
+        if self.refusal is not None:
             return
-        self._refused = True
+        self.refusal = status, detail
         self._stop_timer()
+        if self.cycle is None or self.cycle.response_complete:
+            self._answer_refusal()
+        elif self.in_body:
+            self.cycle.message_event.set()  # whoever reads the body finds the refusal
+
+    def _answer_refusal(self) -> None:
+        assert self.refusal is not None, "there is one"
+        if self._lingering or self.transport.is_closing():
+            return
+        status, detail = self.refusal
         content = json.dumps({"detail": detail}).encode()
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
         head += f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
@@ -154,9 +199,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def linger(self) -> None:
         """Close soon: closing with something unread resets the connection, and the answer with it."""
-        self._refused = True
-        if self.transport.is_closing():
+        if self._lingering or self.transport.is_closing():
             return
+        self._lingering = True
+        self.refusal = self.refusal or (HTTPStatus.BAD_REQUEST, "The connection is closing.")
         self.flow.resume_reading()
         self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.close)

@@ -11,6 +11,8 @@ from typing import Any
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse, StreamingResponse
 
+MEDIA_TYPES = ("text/plain", "application/octet-stream", "application/x-ndjson")
+"""Of streams: of text, of bytes, and of anything else as a JSON value a line."""
 _END = object()
 
 
@@ -103,11 +105,10 @@ def _finite(content: Any) -> Any:
 
 
 def _media_type(first: Any) -> str:
+    text, binary, json_lines = MEDIA_TYPES
     if isinstance(first, str):
-        return "text/plain"
-    if isinstance(first, bytes | bytearray | memoryview):
-        return "application/octet-stream"
-    return "application/x-ndjson"
+        return text
+    return binary if isinstance(first, bytes | bytearray | memoryview) else json_lines
 
 
 def _chunk(item: Any, media_type: str) -> bytes:

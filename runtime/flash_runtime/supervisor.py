@@ -220,12 +220,12 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             return
         served = state in (State.READY, State.DRAINING)
         now = time.monotonic()
-        device_lost = os.WIFEXITED(status) and os.WEXITSTATUS(status) == DEVICE_LOST
+        fault = record.fault()
+        device_lost = fault is not None and fault[0] == DEVICE_LOST
         delay = keeping.note_end(now, now - since if served else None, device_lost=device_lost)
         if keeping.given_up:
             self._on_given_up(keeping, worker)
         elif served:
-            fault = record.fault()
             log.error(
                 "worker of slot %d ended (%s); requests in flight: %d; another starts in %g s%s",
                 keeping.slot.number, describe_end(status), cut, delay, f"\n{fault[1]}" if fault else "",

@@ -39,8 +39,6 @@ _SETTINGS = {
     "FLASH_MAX_REQUESTS": 20_000,
     "FLASH_ACCESS_LOG": "off",
 }
-_DEATH_SECONDS = 1.0
-"""A request that was the first on its connection is put down to a death that was so long ago at the most."""
 _HANDLERS = """
 import asyncio
 import ctypes
@@ -82,6 +80,8 @@ class Injected:
     dead: frozenset[int]
     recovered: float
     """Seconds until every worker was ready again."""
+    over: float
+    """When that was."""
 
 
 def kill(server: Server) -> None:
@@ -168,9 +168,11 @@ def main() -> None:
             until(lambda: ready(server) == WORKERS, "all workers are ready")
             with load(server.port, 12, pause=0.002) as running:
                 over = time.monotonic() + options.minutes * 60
+                deck: list[Callable[[Server], None]] = []
                 while time.monotonic() < over:
                     time.sleep(random.uniform(0.5, 3))
-                    injected.append(inject(server, random.choice(FAULTS)))
+                    deck = deck or random.sample(FAULTS, len(FAULTS))
+                    injected.append(inject(server, deck.pop()))
             code = server.stop(timeout=60)
             last = server.lines()[-1]
     problems = judge(running.sent, injected)
@@ -191,8 +193,9 @@ def inject(server: Server, fault: Callable[[Server], None]) -> Injected:
     fault(server)
     begun = time.monotonic()
     until(lambda: ready(server) == WORKERS, f"all workers are ready after {fault.__name__}", 90)
-    recovered = time.monotonic() - begun
-    return Injected(fault.__name__, at, frozenset(before - set(server.workers())), recovered)
+    over = time.monotonic()
+    dead = frozenset(before - set(server.workers()))
+    return Injected(fault.__name__, at, dead, over - begun, over)
 
 
 def ready(server: Server) -> int:
@@ -220,7 +223,7 @@ def judge(sent: list[Sent], injected: list[Injected]) -> list[str]:
 def is_first_at_a_death(sent: Sent, injected: list[Injected]) -> bool:
     """Whether it was the first on its connection, so that its worker is not known, when some worker died."""
     return sent.worker is None and any(
-        fault.dead and fault.at - _DEATH_SECONDS < sent.ended < fault.at + fault.recovered + 30
+        fault.dead and sent.started < fault.over and sent.ended > fault.at
         for fault in injected
         if fault.name != "hang_up"
     )

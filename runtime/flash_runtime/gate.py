@@ -154,7 +154,8 @@ class Gate:
         self._observer.on_admission(call.connection)
         try:
             return await self._answer(call, exchange)
-        except Interrupted:
+        except BaseException:
+            # Nobody takes the rest of the answer: the place must not wait for that.
             if call.submitted:
                 self._bridge.cancel(exchange)
             else:

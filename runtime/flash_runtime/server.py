@@ -37,7 +37,7 @@ _CANCEL_SECONDS = 1.0
 """How long a handler that is cut off has for its `finally` blocks."""
 _FLUSH_SECONDS = 0.1
 """How long the last answers have to leave."""
-_LINGER_SECONDS = 2.0
+LINGER_SECONDS = 2.0
 """How long the clients of a worker that is replaced may take to learn, by an answer, that it closes."""
 _KEEP_ALIVE_SECONDS = 600
 """As the vendor's image has it: a balancer's pool must be the side that closes idle connections."""
@@ -207,7 +207,7 @@ class Server:
     async def _linger(self) -> None:
         """Let what was accepted last show its request; let kept connections end with an answer."""
         replaced = self._board.phase is Phase.RUNNING and self.exit_code == EXIT_OK
-        limit = time.monotonic() + (_LINGER_SECONDS if replaced else _FLUSH_SECONDS)
+        limit = time.monotonic() + (LINGER_SECONDS if replaced else _FLUSH_SECONDS)
         while self._uvicorn.server_state.connections and time.monotonic() < limit:
             await asyncio.sleep(_POLL_SECONDS)
 

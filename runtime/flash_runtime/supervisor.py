@@ -27,7 +27,7 @@ from flash_runtime.keeping import BOOT_TRIES, Keeping, Running, limit_with_jitte
 from flash_runtime.processes import describe_end, scratch_directory, stop_signals_held
 from flash_runtime.renewals import Renewals
 from flash_runtime.scoreboard import Outcome, Phase, Record, State
-from flash_runtime.server import DEVICE_LOST, WEDGED_GRACE_SECONDS
+from flash_runtime.server import DEVICE_LOST, LINGER_SECONDS, WEDGED_GRACE_SECONDS
 from flash_runtime.stacks import StackFile
 from flash_runtime.worker import FlashWorker, Launch
 
@@ -146,7 +146,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 worker.too_slow = True
                 self.kill_worker(worker.pid, signal.SIGKILL)
             elif worker.told_at is not None:
-                if now - worker.told_at > self._settings.drain_timeout + _KILL_MARGIN_SECONDS:
+                allowed = LINGER_SECONDS + self._settings.drain_timeout + _KILL_MARGIN_SECONDS
+                if now - worker.told_at > allowed:
                     self.kill_worker(worker.pid, signal.SIGKILL)
             elif worker.record.is_wedged(now):
                 self._look_after_wedged(worker, now)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flash_runtime.devices import Slot
-from flash_runtime.keeping import BOOT_TRIES, Keeping, Running, limit_with_jitter
+from flash_runtime.keeping import BOOT_TRIES, Keeping, WorkerProcess, limit_with_jitter
 from flash_runtime.scoreboard import Outcome, Scoreboard
 
 
@@ -16,7 +16,7 @@ def keeping(**fields):
 
 
 def running(record):
-    return Running(1, record, time.monotonic(), None, None, record.requests())
+    return WorkerProcess(1, record, time.monotonic(), None, None, record.requests())
 
 
 def delays(slot, served, times):
@@ -117,6 +117,6 @@ def test_a_workers_requests_are_its_own_and_not_its_predecessors():
 
 def test_a_slots_processes_are_its_worker_and_the_one_that_follows_it():
     first, second = (running(record) for record in Scoreboard(1).records)
-    assert keeping().running() == ()
-    assert keeping(worker=first).running() == (first,)
-    assert keeping(worker=first, successor=second).running() == (first, second)
+    assert keeping().processes() == ()
+    assert keeping(worker=first).processes() == (first,)
+    assert keeping(worker=first, successor=second).processes() == (first, second)

@@ -69,8 +69,8 @@ def test_the_samples_are_the_boards():
     first.set_state(State.READY, 1)
     second.set_state(State.DRAINING, 2)
     spare.set_state(State.BOOTING, 3)
-    first.set_requests(running=3, waiting=4, load=7)
-    second.set_requests(running=1, waiting=0, load=1)
+    first.set_requests(running=3, waiting=4)
+    second.set_requests(running=1, waiting=0)
     board.restarts, board.given_up, board.cut_by_kill = 5, 1, 10
     samples = parsed(board)
     for number, outcome in enumerate(Outcome):
@@ -97,7 +97,7 @@ def test_counters_outlive_the_worker_that_counted():
     board = Scoreboard(1)
     record = board.records[0]
     record.count(Outcome.ANSWERED, 1.5)
-    record.set_requests(running=1, waiting=1, load=2)
+    record.set_requests(running=1, waiting=1)
     record.prepare(slot=0)
     samples = parsed(board)
     assert samples['flash_requests_total{outcome="answered"}'] == 1

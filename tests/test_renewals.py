@@ -10,8 +10,8 @@ from itertools import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flash_runtime.devices import Slot
-from flash_runtime.keeping import Keeping, Running
+from flash_runtime.devices import Device, Slot
+from flash_runtime.keeping import Keeping, WorkerProcess
 from flash_runtime.processes import resident_bytes
 from flash_runtime.renewals import Renewals
 from flash_runtime.scoreboard import Outcome, Scoreboard, State
@@ -22,9 +22,10 @@ MEBIBYTE = 2**20
 class Fleet:
     """Slots with workers that are told what to do and do it when a test says so."""
 
-    def __init__(self, slots, stall_timeout=0):
+    def __init__(self, slots, stall_timeout=0, gpus=True):
         self.board = Scoreboard(slots, stall_timeout)
-        self.keeping = [Keeping(Slot(number, None)) for number in range(slots)]
+        devices = [Device(str(number)) if gpus else None for number in range(slots)]
+        self.keeping = [Keeping(Slot(number, device)) for number, device in enumerate(devices)]
         self.spawned, self.told = [], []
         self.ready_at_telling = []
         self._pids = count(1000)
@@ -32,10 +33,10 @@ class Fleet:
         self.step = self.renewals.step
 
     def spawn(self, slot, pid=None):
-        taken = {each.record.number for keeping in self.keeping for each in keeping.running()}
+        taken = {each.record.number for keeping in self.keeping for each in keeping.processes()}
         record = next(each for each in self.board.records if each.number not in taken)
         record.prepare(slot.number)
-        worker = Running(pid or next(self._pids), record, 0.0, None, None, record.requests())
+        worker = WorkerProcess(pid or next(self._pids), record, 0.0, None, None, record.requests())
         record.set_state(State.BOOTING, worker.pid)
         self.spawned.append(worker)
         return worker
@@ -108,6 +109,29 @@ def test_all_are_replaced_one_at_a_time_in_the_order_of_their_slots():
     assert (fleet.told, fleet.renewals.under_way) == (old, False)
     assert all(fleet.ready_at_telling)
     assert all(keeping.successor is None for keeping in fleet.keeping)
+
+
+def test_without_gpus_each_worker_serves_until_its_successor_is_ready():
+    fleet = serving(2, gpus=False)
+    old = [keeping.worker for keeping in fleet.keeping]
+    fleet.renewals.ask_for_all()
+    for number, keeping in enumerate(fleet.keeping):
+        fleet.step()
+        assert (fleet.told, len(fleet.spawned)) == (old[:number], number + 1)
+        fleet.ready(keeping.successor)
+        fleet.step()
+        assert fleet.told == old[: number + 1]
+        fleet.ended(keeping, keeping.worker)
+        fleet.step()
+    assert not fleet.renewals.under_way
+
+
+def test_a_worker_that_has_grown_ends_before_its_successor_boots_where_another_is_ready():
+    fleet = serving(2, pid=os.getpid(), gpus=False)
+    worker = fleet.keeping[0].worker
+    worker.rss_limit = MEBIBYTE
+    fleet.step()
+    assert (fleet.told, fleet.spawned) == ([worker], [])
 
 
 def test_the_next_one_waits_until_the_one_before_is_replaced_by_a_ready_worker():
@@ -325,10 +349,10 @@ EVENTS = st.tuples(
 )
 
 
-@given(st.integers(1, 3), st.lists(EVENTS, max_size=80))
+@given(st.integers(1, 3), st.booleans(), st.lists(EVENTS, max_size=80))
 @settings(max_examples=200, deadline=None)
-def test_whatever_happens_one_serves_while_another_is_replaced(slots, events):
-    fleet = serving(slots)
+def test_whatever_happens_one_serves_while_another_is_replaced(slots, gpus, events):
+    fleet = serving(slots, gpus=gpus)
     for event, number in events:
         keeping = fleet.keeping[number % slots]
         worker, successor = keeping.worker, keeping.successor
@@ -348,7 +372,7 @@ def test_whatever_happens_one_serves_while_another_is_replaced(slots, events):
             fleet.ended(keeping, worker)
         elif event == "respawn" and worker is None:
             fleet.boot(keeping)
-        told = [each for keeping in fleet.keeping for each in keeping.running() if each.told_at is not None]
+        told = [each for keeping in fleet.keeping for each in keeping.processes() if each.told_at is not None]
         assert len(told) <= 1
         assert len([each for each in fleet.keeping if each.successor is not None]) <= 1
         assert fleet.board.any_ready()

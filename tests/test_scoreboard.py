@@ -12,7 +12,8 @@ def test_what_a_child_writes_its_parent_reads():
     pid = os.fork()
     if pid == 0:
         record.set_state(State.READY, os.getpid())
-        record.set_requests(running=3, waiting=4, load=5)
+        record.set_requests(running=3, waiting=4)
+        record.set_load(5)
         record.set_in_flight(7)
         record.count(Outcome.SHED, 0.25)
         record.report_fault(65, "why")
@@ -49,7 +50,8 @@ def test_fields_do_not_overlap():
     record = Scoreboard(1).records[0]
     record.prepare(slot=11)
     record.set_state(State.READY, 12)
-    record.set_requests(13, 14, 15)
+    record.set_requests(13, 14)
+    record.set_load(15)
     record.set_in_flight(16)
     record.set_beat(17.0, 18.0)
     for outcome in Outcome:

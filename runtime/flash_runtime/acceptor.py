@@ -1,8 +1,9 @@
 """The acceptor: which connections a worker takes from the listeners that it shares with its siblings.
 
-A worker with room for many requests takes what comes. One with room for few takes one connection at a time,
-waits until its request is seen, and while it is busy leaves new connections to siblings that are less so: a
-request must not wait behind a busy worker while another is idle. The scoreboard tells them of each other.
+A worker with room for many requests takes a connection unless a sibling has fewer. One with room for few
+takes one at a time, waits until its request is seen, and while it is busy leaves new connections to siblings
+that are less so: a request must not wait behind a busy worker while another is idle. The scoreboard tells them
+of each other.
 """
 
 from __future__ import annotations
@@ -32,29 +33,31 @@ _DEFER_SECONDS = 600
 
 
 class Turn:
-    """Whether it is this worker's turn to take a connection: it has room, or no sibling has less to do."""
+    """Whether it is this worker's turn to take a connection: its load is below `room`, or nobody's is less."""
 
-    def __init__(self, record: Record, board: Scoreboard, concurrency: int) -> None:
+    def __init__(self, record: Record, board: Scoreboard, room: int) -> None:
         self._record = record
         self._siblings = tuple(each for each in board.records if each is not record)
-        self._concurrency = concurrency
+        self._room = room
 
     def __call__(self) -> bool:
         load = self._record.load
-        if load < self._concurrency:
-            return True
-        # One whose I/O loop does not turn cannot take it, however little it has to do.
-        fresh = time.monotonic() - FRESH_SECONDS
-        return not any(
-            each.load < load and each.state is State.READY and each.beat > fresh for each in self._siblings
+        return load < self._room or not any(
+            each.load < load and _can_accept(each, time.monotonic()) for each in self._siblings
         )
+
+
+def _can_accept(sibling: Record, now: float) -> bool:
+    # One whose I/O loop does not turn cannot, however little it has to do.
+    return sibling.state is State.READY and now - sibling.beat < FRESH_SECONDS and not sibling.is_wedged(now)
 
 
 class Acceptor:
     """Takes connections on the running loop and gives each to a protocol of `make_protocol`.
 
     `turn` is `None` for a worker that takes all. `connections` are those that are open, at most `limit`: past
-    that, the one that has been idle for longest makes room.
+    that, the one that has been idle for longest makes room. They are the `record`'s load, unless connections
+    are taken `one_at_a_time`: then its requests are, and somebody else writes it.
     """
 
     def __init__(
@@ -64,6 +67,9 @@ class Acceptor:
         connections: set[BoundedProtocol],
         limit: int,
         turn: Turn | None,
+        record: Record,
+        *,
+        one_at_a_time: bool,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listeners = list(listeners)
@@ -71,13 +77,15 @@ class Acceptor:
         self._connections = connections
         self._limit = limit
         self._turn = turn
+        self._record = record
+        self._one_at_a_time = one_at_a_time
         self._tasks: set[asyncio.Task[object]] = set()
         self._pause: asyncio.TimerHandle | None = None
         self._unseen: BoundedProtocol | None = None
         """The connection that was accepted last, while its request is awaited."""
         self._held = False
         self._warned = False
-        if turn is not None and sys.platform == "linux":
+        if one_at_a_time and sys.platform == "linux":
             for listener in self._listeners:
                 # A connection is then accepted with its request, by a worker that is free at that moment, and
                 # not when a balancer opened it for later (tcp(7)).
@@ -88,6 +96,11 @@ class Acceptor:
         """The connection has shown its request, and the worker's load counts it."""
         if connection is self._unseen:
             self._resume()
+
+    def publish_load(self) -> None:
+        """Tell the siblings how many connections there are, where that is what they go by."""
+        if not self._one_at_a_time:
+            self._record.set_load(len(self._connections) + len(self._tasks))
 
     def on_room(self) -> None:
         """The worker's load is less: it may be its turn."""
@@ -134,12 +147,12 @@ class Acceptor:
         # One at each turn of the loop: a worker that took all that came would leave its siblings none.
         if len(self._connections) >= self._limit and not self._make_room():
             self._wait(_EXHAUSTED_SECONDS)
-        elif self._turn is None:
-            self._accept(listener)
-        elif not self._turn():
+        elif self._turn is not None and not self._turn():
             self._wait(_RETRY_SECONDS)
-        elif self._accept(listener):
+        elif self._accept(listener) and self._one_at_a_time:
             self._wait(_UNSEEN_SECONDS)
+        else:
+            self.publish_load()
 
     def _accept(self, listener: socket.socket) -> bool:
         """Take one connection; false where none is there."""
@@ -156,7 +169,8 @@ class Acceptor:
             return False
         peer.setblocking(False)
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._unseen = protocol = self._make_protocol()
+        protocol = self._make_protocol()
+        self._unseen = protocol if self._one_at_a_time else None
         task = self._loop.create_task(self._loop.connect_accepted_socket(lambda: protocol, peer))
         self._tasks.add(task)
         task.add_done_callback(self._on_connected)

@@ -90,7 +90,7 @@ class Call:
         self.wake()
         if self.status or self._reading:
             # A response that began, or a body that is still to come, has the connection for itself.
-            self.connection.transport.abort()
+            self.connection.break_off(flush=False)
 
     def lose_client(self) -> None:
         """The client has left."""

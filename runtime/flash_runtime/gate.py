@@ -26,7 +26,6 @@ _BODY_SECONDS = 30.0
 """How long a client may pause within a body."""
 _BODIES = 16
 """So many bodies of the largest size may be in memory at once; the next byte is shed."""
-_STOPPING = "The server is stopping."
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +78,12 @@ class Gate:
         self._observer = observer
         self._calls: set[Call] = set()
         self._body_bytes = 0
+        self._why_cut = ""
         self.keep_alive = keep_alive
 
-    def cut_all(self) -> int:
-        """Give up what is not answered yet: 503 where the response has not begun. Returns how many."""
+    def cut_all(self, why: str) -> int:
+        """Give up what is not answered yet: 503 and `why` where no response has begun. Returns how many."""
+        self._why_cut = why
         for call in self._calls:
             call.interrupt(Outcome.CUT)
         return len(self._calls)
@@ -175,8 +176,7 @@ class Gate:
             if exchange.failed:
                 if not call.status:
                     raise Refusal(500, "Internal Server Error", outcome=Outcome.FAILED)
-                # The response stays unfinished: the server then closes the connection, which is the only way
-                # left to tell the client.
+                call.connection.break_off(flush=True)
                 return Outcome.FAILED
             await call.wait()
 
@@ -188,7 +188,7 @@ class Gate:
             detail = f"The request was not answered within {call.target.timeout:g} seconds."
             await call.refuse(Refusal(504, detail))
         elif call.interrupted is Outcome.CUT:
-            await call.refuse(Refusal(503, _STOPPING, RETRY_AFTER, close=True))
+            await call.refuse(Refusal(503, self._why_cut, RETRY_AFTER, close=True))
 
     def _authorise(self, scope: Scope) -> None:
         key = self._settings.api_key

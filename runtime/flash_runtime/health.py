@@ -52,7 +52,7 @@ def verdict(board: Scoreboard) -> Verdict:
     if phase is Phase.FAILED:
         return Verdict(503, "failed")
     if board.any_ready():
-        return Verdict(200, "degraded" if board.given_up else "healthy")
+        return Verdict(200, "degraded" if board.given_up or board.failing else "healthy")
     if board.any_wedged():
         return Verdict(503, "wedged")
     return Verdict(503, "failing") if board.failing else Verdict(204, "starting")

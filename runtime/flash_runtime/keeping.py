@@ -20,7 +20,7 @@ _JITTER = 0.2
 
 
 @dataclass(slots=True)
-class Running:
+class WorkerProcess:
     """One worker process. Times are `time.monotonic()`."""
 
     pid: int
@@ -33,8 +33,8 @@ class Running:
     told_at: float | None = None
     """When it was told to finish what it has and end, if it was."""
     wedged_since: float | None = None
-    too_slow: bool = False
-    """Whether it was ended at the boot deadline."""
+    killed_for: str | None = None
+    """Why the supervisor has killed it, where it has."""
     described: bool = False
     """Whether the log has where it stands still."""
 
@@ -54,8 +54,8 @@ class Keeping:
     """A slot: its worker, the one that is to follow it while both are there, and how it has fared."""
 
     slot: Slot
-    worker: Running | None = None
-    successor: Running | None = None
+    worker: WorkerProcess | None = None
+    successor: WorkerProcess | None = None
     failures: int = 0
     """Workers that ended unasked, one soon after the other."""
     boots_failed: int = 0
@@ -64,7 +64,7 @@ class Keeping:
     not_before: float = 0.0
     given_up: bool = False
 
-    def running(self) -> tuple[Running, ...]:
+    def processes(self) -> tuple[WorkerProcess, ...]:
         """Its processes."""
         return tuple(each for each in (self.worker, self.successor) if each is not None)
 

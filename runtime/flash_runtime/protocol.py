@@ -167,6 +167,19 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.refusal is not None and self.cycle.response_complete:
             self._answer_refusal()
 
+    def break_off(self, *, flush: bool) -> None:
+        """Close in the midst of a request or its answer: the only way left to tell the client.
+
+        With `flush`, what was written before still leaves.
+        """
+        if self._answering is not None:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+        if flush:
+            self.transport.close()
+        else:
+            self.transport.abort()
+
     def _on_slow_head(self) -> None:
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"The head was not sent within {HEAD_SECONDS:g} seconds.")
 

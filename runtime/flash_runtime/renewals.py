@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from flash_runtime.devices import Slot
-from flash_runtime.keeping import Keeping, Running
+from flash_runtime.keeping import Keeping, WorkerProcess
 from flash_runtime.processes import resident_bytes
 from flash_runtime.scoreboard import Scoreboard, State
 from flash_runtime.settings import MEBIBYTE
@@ -26,14 +26,15 @@ class Renewals:
         self,
         keeping: Sequence[Keeping],
         board: Scoreboard,
-        spawn: Callable[[Slot], Running],
-        tell_to_end: Callable[[Running], None],
+        spawn: Callable[[Slot], WorkerProcess],
+        tell_to_end: Callable[[WorkerProcess], None],
     ) -> None:
         self._keeping = keeping
         self._board = board
         self._spawn = spawn
         self._tell_to_end = tell_to_end
-        self._due: deque[Keeping] = deque()
+        self._due: deque[tuple[Keeping, bool]] = deque()
+        """Slots whose workers are to be replaced, and whether to save memory in doing so."""
         self._not_before = 0.0
         self._present: tuple[Keeping, int] | None = None
         """The slot whose worker is being replaced, and that worker's pid."""
@@ -47,7 +48,7 @@ class Renewals:
         """Replace every worker that there is."""
         for keeping in self._keeping:
             if keeping.worker is not None:
-                self._ask_for(keeping)
+                self._ask_for(keeping, sparing=False)
 
     def step(self) -> None:
         """See which workers are due, and take the renewal under way a step further, or begin the next."""
@@ -56,9 +57,9 @@ class Renewals:
         if self._present is not None:
             self._advance(*self._present)
         while self._due and self._present is None:
-            keeping = self._due.popleft()
+            keeping, sparing = self._due.popleft()
             if keeping.worker is not None:
-                self._begin(keeping, keeping.worker)
+                self._begin(keeping, keeping.worker, sparing=sparing)
 
     def call_off(self, keeping: Keeping, why: str) -> None:
         """The successor of the slot's worker ended: that worker serves on, and the others, too."""
@@ -75,20 +76,29 @@ class Renewals:
         for keeping in self._keeping:
             worker = keeping.worker
             if worker is not None and worker.told_at is None and worker.record.state is State.READY:
-                why = _why_due(worker)
-                if why is not None and self._ask_for(keeping):
+                served, grown = _served_enough(worker), _grown_too_large(worker)
+                why = served or grown
+                if why is not None and self._ask_for(keeping, sparing=grown is not None):
                     log.info("worker of slot %d is recycled: %s", keeping.slot.number, why)
 
-    def _ask_for(self, keeping: Keeping) -> bool:
-        if keeping in self._due or (self._present is not None and self._present[0] is keeping):
+    def _ask_for(self, keeping: Keeping, *, sparing: bool) -> bool:
+        due = any(each is keeping for each, _ in self._due)
+        if due or (self._present is not None and self._present[0] is keeping):
             return False
-        self._due.append(keeping)
+        self._due.append((keeping, sparing))
         return True
 
-    def _begin(self, keeping: Keeping, worker: Running) -> None:
+    def _begin(self, keeping: Keeping, worker: WorkerProcess, *, sparing: bool) -> None:
+        """Boot the successor beside the worker, or end the worker first.
+
+        The former costs no capacity, also where the successor turns out to be broken, and is the only way for
+        the last worker that is ready. The latter is for a device, which two of them may not fit on, and where
+        memory is short, as long as there is another.
+        """
         self._present = keeping, worker.pid
-        if self._board.ready() == (worker.record,):
-            # The last one that is ready: its successor boots beside it, on the same device.
+        ready = self._board.ready()
+        last = ready == (worker.record,)
+        if worker.record in ready and (last or not (sparing or keeping.slot.device is not None)):
             keeping.successor = self._spawn(keeping.slot)
         else:
             self._tell_to_end(worker)
@@ -104,9 +114,13 @@ class Renewals:
             self._present = None
 
 
-def _why_due(worker: Running) -> str | None:
-    if worker.request_limit is not None and worker.requests >= worker.request_limit:
-        return f"it has served {worker.requests} requests"
+def _served_enough(worker: WorkerProcess) -> str | None:
+    if worker.request_limit is None or worker.requests < worker.request_limit:
+        return None
+    return f"it has served {worker.requests} requests"
+
+
+def _grown_too_large(worker: WorkerProcess) -> str | None:
     if worker.rss_limit is None:
         return None
     at_start = worker.record.resident_when_ready

@@ -125,7 +125,7 @@ class Record:
 
     @property
     def load(self) -> int:
-        """Those of both that count where workers leave connections to each other."""
+        """By what workers leave connections to each other: how many requests each has, or connections."""
         return self._get(_LOAD)
 
     @property
@@ -144,11 +144,13 @@ class Record:
     def set_resident_when_ready(self, mebibytes: int) -> None:
         self._put(_RESIDENT, mebibytes)
 
-    def set_requests(self, running: int, waiting: int, load: int) -> None:
+    def set_requests(self, running: int, waiting: int) -> None:
         integers, start = self._integers, self._integer
         integers[start + _RUNNING // 4] = running
         integers[start + _WAITING // 4] = waiting
-        integers[start + _LOAD // 4] = load
+
+    def set_load(self, load: int) -> None:
+        self._integers[self._integer + _LOAD // 4] = load
 
     @property
     def beat(self) -> float:
@@ -214,7 +216,8 @@ class Record:
 
     def clear(self) -> None:
         """Say that no worker has the record."""
-        self.set_requests(0, 0, 0)
+        self.set_requests(0, 0)
+        self.set_load(0)
         self.set_in_flight(0)
         self.set_state(State.EMPTY, 0)
 
@@ -297,7 +300,7 @@ class Scoreboard:
 
     @property
     def failing(self) -> bool:
-        """Whether workers keep ending soon after they were ready."""
+        """Whether the workers of some slot keep ending."""
         return bool(self._integers[_FAILING // 4])
 
     @failing.setter

@@ -53,6 +53,8 @@ class ServerSettings:
     """The most that may be open at once."""
     turn: Turn | None
     """When to take a connection; `None` for always."""
+    one_at_a_time: bool
+    """Whether to wait for a connection's request before the next is taken."""
 
 
 class Server:
@@ -135,7 +137,7 @@ class Server:
         await self._uvicorn.startup()
         self._record.set_resident_when_ready(-(-resident_bytes(os.getpid()) // MEBIBYTE))
         self._record.set_state(State.READY, os.getpid())
-        log.info("ready")
+        log.info("ready", extra={"pid": os.getpid()})
         await self._uvicorn.main_loop()
         await self._drain()
 
@@ -143,7 +145,13 @@ class Server:
         settings = self._settings
         connections: set[Any] = self._uvicorn.server_state.connections
         self._acceptor = Acceptor(
-            self._listeners, make_protocol, connections, settings.connections, settings.turn
+            self._listeners,
+            make_protocol,
+            connections,
+            settings.connections,
+            settings.turn,
+            self._record,
+            one_at_a_time=settings.one_at_a_time,
         )
         return self._acceptor
 
@@ -151,6 +159,7 @@ class Server:
         """Ten times a second; true where the worker is to drain."""
         now = time.monotonic()
         self._record.set_beat(now, self._watch.tick())
+        self._acceptor.publish_load()
         await self._look_after_wedge(now)
         phase = self._board.phase
         if phase in (Phase.LEAVING, Phase.DRAINING):
@@ -177,8 +186,8 @@ class Server:
 
     async def _abandon(self) -> None:
         """End the process with its main thread in whatever holds it."""
-        self._record.report_fault(EXIT_SOFTWARE, "The worker was wedged; the log has where.")
-        self._gate.cut_all()
+        self._record.report_fault(EXIT_SOFTWARE, f"It was wedged: {self._watch.describe()}")
+        self._gate.cut_all("The worker that had the request does not respond and is replaced.")
         await asyncio.sleep(_FLUSH_SECONDS)
         os._exit(EXIT_SOFTWARE)
 
@@ -212,7 +221,9 @@ class Server:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _cut(self, why: str) -> None:
-        log.warning("%s: requests are cut off", why, extra={"requests": self._gate.cut_all()})
+        log.warning(
+            "%s: requests are cut off", why, extra={"requests": self._gate.cut_all("The server is stopping.")}
+        )
         limit = time.monotonic() + _CANCEL_SECONDS
         await asyncio.sleep(_FLUSH_SECONDS)
         while self._record.running and time.monotonic() < limit:

@@ -137,7 +137,7 @@ class Settings:
     def warn(self, log: logging.Logger) -> None:
         """Log what is set and does not work as meant: misspelled names, limits that contradict each other."""
         for name, meant in self.misspelled:
-            log.warning("%s is no setting; %s is one", name, meant)
+            log.warning("%s is no setting and has no effect; did you mean %s?", name, meant)
         for name, value in {"FLASH_EXECUTE_TOKEN": self.execute_token, "FLASH_PRELOAD": self.preload}.items():
             if value:
                 log.warning("%s is set, but has no effect in this version", name)
@@ -242,20 +242,24 @@ def _workers(text: str) -> int | None:
 
 
 def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(text)
     if not 0 <= value <= _WEEK:
         raise _Refused("a number of seconds from 0 to 604800 (a week)")
     return value
 
 
 def _positive_seconds(text: str) -> float:
-    value = _seconds(text)
-    if value == 0:
+    value = _number(text)
+    if not 0 < value <= _WEEK:
         raise _Refused("a number of seconds above 0, at most 604800 (a week)")
     return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _route_timeouts(text: str) -> tuple[tuple[str, float], ...]:

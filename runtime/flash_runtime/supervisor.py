@@ -23,7 +23,7 @@ from gunicorn.errors import HaltServer
 
 from flash_runtime.devices import Slot
 from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, boot_timeout_fault
-from flash_runtime.keeping import BOOT_TRIES, Keeping, Running, limit_with_jitter
+from flash_runtime.keeping import BOOT_TRIES, Keeping, WorkerProcess, limit_with_jitter
 from flash_runtime.processes import describe_end, scratch_directory, stop_signals_held
 from flash_runtime.renewals import Renewals
 from flash_runtime.scoreboard import Outcome, Phase, Record, State
@@ -104,14 +104,14 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 keeping.worker = self._spawn(keeping.slot)
         self._renewals.step()
 
-    def _spawn(self, slot: Slot) -> Running:
-        taken = {each.record.number for each in self._running()}
+    def _spawn(self, slot: Slot) -> WorkerProcess:
+        taken = {each.record.number for each in self._processes()}
         record = next(each for each in self._board.records if each.number not in taken)
         record.prepare(slot.number)
         self._next = slot, record
         with stop_signals_held():
             pid = self.spawn_worker()
-        return Running(
+        return WorkerProcess(
             pid,
             record,
             time.monotonic(),
@@ -127,34 +127,33 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         worker.stack_file = self._stack_files[worker.record.number]
         worker.launch = self._launch
 
-    def _tell_to_end(self, worker: Running) -> None:
+    def _tell_to_end(self, worker: WorkerProcess) -> None:
         if worker.told_at is None:
             worker.told_at = time.monotonic()
             self.kill_worker(worker.pid, signal.SIGTERM)
 
-    def _running(self) -> Iterator[Running]:
+    def _processes(self) -> Iterator[WorkerProcess]:
         for keeping in self._keeping:
-            yield from keeping.running()
+            yield from keeping.processes()
 
     def murder_workers(self) -> None:
         """End workers that import, drain or stand still for longer than they may."""
         # gunicorn's own timeout never ends a hung import.
         now = time.monotonic()
-        for worker in self._running():
+        for worker in self._processes():
             booting = worker.record.state in (State.EMPTY, State.BOOTING)
             if booting and now - worker.booting_since > self._settings.boot_timeout:
-                worker.too_slow = True
-                self.kill_worker(worker.pid, signal.SIGKILL)
+                self._kill(worker, "FLASH_BOOT_TIMEOUT was over")
             elif worker.told_at is not None:
                 allowed = LINGER_SECONDS + self._settings.drain_timeout + _KILL_MARGIN_SECONDS
                 if now - worker.told_at > allowed:
-                    self.kill_worker(worker.pid, signal.SIGKILL)
+                    self._kill(worker, "it did not end in time")
             elif worker.record.is_wedged(now):
                 self._look_after_wedged(worker, now)
             else:
                 worker.wedged_since, worker.described = None, False
 
-    def _look_after_wedged(self, worker: Running, now: float) -> None:
+    def _look_after_wedged(self, worker: WorkerProcess, now: float) -> None:
         """A worker whose I/O loop turns does all of this itself."""
         if worker.wedged_since is None:
             worker.wedged_since = now
@@ -163,9 +162,13 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             worker.described = True
             self._describe(worker)
         if now - worker.wedged_since > WEDGED_GRACE_SECONDS + _KILL_MARGIN_SECONDS:
-            self.kill_worker(worker.pid, signal.SIGKILL)
+            self._kill(worker, "it was wedged")
 
-    def _describe(self, worker: Running) -> None:
+    def _kill(self, worker: WorkerProcess, why: str) -> None:
+        worker.killed_for = why
+        self.kill_worker(worker.pid, signal.SIGKILL)
+
+    def _describe(self, worker: WorkerProcess) -> None:
         where = self._stack_files[worker.record.number].ask(worker.pid)
         log.error(
             "worker of slot %d is wedged with all of its threads, and replaced in %g s unless it moves:\n%s",
@@ -199,7 +202,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _on_worker_end(self, pid: int, status: int) -> None:
         keeping, worker = next(
-            (keeping, each) for keeping in self._keeping for each in keeping.running() if each.pid == pid
+            (keeping, each) for keeping in self._keeping for each in keeping.processes() if each.pid == pid
         )
         record = worker.record
         state, since, cut = record.state, record.since, record.in_flight
@@ -229,7 +232,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         elif served:
             log.error(
                 "worker of slot %d ended (%s); requests in flight: %d; another starts in %g s%s",
-                keeping.slot.number, describe_end(status), cut, delay, f"\n{fault[1]}" if fault else "",
+                keeping.slot.number, _how_ended(worker, status), cut, delay, f"\n{fault[1]}" if fault else "",
             )  # fmt: skip
         else:
             self._boot_fault = self._why(worker, status)
@@ -238,7 +241,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 keeping.slot.number, keeping.boots_failed, self._boot_fault[1],
             )  # fmt: skip
 
-    def _on_given_up(self, keeping: Keeping, worker: Running) -> None:
+    def _on_given_up(self, keeping: Keeping, worker: WorkerProcess) -> None:
         fault = worker.record.fault()
         why = fault[1] if fault else "Its device was lost."
         self._board.given_up = sum(each.given_up for each in self._keeping)
@@ -246,9 +249,9 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if all(each.given_up for each in self._keeping):
             self._boot_fault = EXIT_SOFTWARE, why
 
-    def _why(self, worker: Running, status: int) -> tuple[int, str]:
+    def _why(self, worker: WorkerProcess, status: int) -> tuple[int, str]:
         """The exit code and the text of why a worker could not boot."""
-        if worker.too_slow:
+        if worker.killed_for is not None:
             return EXIT_SOFTWARE, str(boot_timeout_fault(self._settings.boot_timeout))
         silent = f"The process ended while it imported user code: {describe_end(status)}."
         return worker.record.fault() or (EXIT_SOFTWARE, silent)
@@ -343,6 +346,10 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         log.warning("this signal does nothing here: slots are fixed and settings are read once, at start")
 
     handle_ttin = handle_ttou = handle_usr1 = handle_usr2 = handle_winch = _ignore
+
+
+def _how_ended(worker: WorkerProcess, status: int) -> str:
+    return f"killed, since {worker.killed_for}" if worker.killed_for else describe_end(status)
 
 
 class _Application(BaseApplication):  # type: ignore[misc]

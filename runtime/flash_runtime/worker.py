@@ -76,6 +76,8 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     stack_file: StackFile
     launch: Launch
     _server: Server | None = None
+    _takes_few = False
+    """Whether siblings share connections by how many requests they have, of which each takes few at once."""
 
     def init_process(self) -> None:
         """Be the worker, from the fork to the end of the process."""
@@ -168,14 +170,16 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._on_admission_change,
             on_gpu=self._on_gpu,
         )
-        narrowest = admission.narrowest.limits.concurrency
-        shares = board.slots > 1 and narrowest <= SMALL_CONCURRENCY
+        narrow = admission.narrowest.limits.concurrency
+        self._takes_few = board.slots > 1 and narrow <= SMALL_CONCURRENCY
+        turn = Turn(self.record, board, narrow if self._takes_few else 0) if board.slots > 1 else None
         bridge = Bridge(app.asgi, loop)
         server = Server(
             ServerSettings(
                 settings.drain_timeout,
                 raise_descriptor_limit() - _DESCRIPTORS_KEPT,
-                Turn(self.record, board, narrowest) if shares else None,
+                turn,
+                one_at_a_time=self._takes_few,
             ),
             bridge,
             self.sockets,
@@ -192,14 +196,16 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             lambda: health.verdict(board),
             server,
             # A kept connection would bring its next request here, whoever is idle then.
-            keep_alive=not shares,
+            keep_alive=not self._takes_few,
         )
         return server, gate
 
     def _on_admission_change(self, admission: Admission) -> None:
-        narrowest = admission.narrowest
-        before, load = self.record.load, narrowest.running + narrowest.waiting
-        self.record.set_requests(admission.running, admission.waiting, load)
+        self.record.set_requests(admission.running, admission.waiting)
+        if not self._takes_few:
+            return
+        before, load = self.record.load, admission.narrowest.running + admission.narrowest.waiting
+        self.record.set_load(load)
         if load < before and self._server is not None:
             self._server.on_room()
 

@@ -1,5 +1,6 @@
 """Faults while requests flow: workers that die, hang, grow or are replaced. Nobody else's request is lost."""
 
+import contextlib
 import ctypes
 import os
 import re
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.faults
 
 SOURCE = """
 import asyncio
+import contextlib
 import ctypes
 import os
 import time
@@ -299,6 +301,13 @@ def test_workers_with_little_room_leave_connections_to_idle_siblings(tmp_path):
         times = sorted(each.seconds for each in running.answered())
         # One that waited behind another would have taken twice its own 0.3 s.
         assert times[int(len(times) * 0.9)] < 0.5, running.summary()
+
+
+def test_kept_connections_are_spread_over_the_workers(server):
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(httpx.Client(base_url=server.url)) for _ in range(20)]
+        pids = [client.get("/pid").json()["pid"] for client in clients]
+    assert min(pids.count(pid) for pid in server.workers()) >= 7
 
 
 def test_overload_sheds_the_rest_and_what_is_accepted_keeps_its_bound(tmp_path):

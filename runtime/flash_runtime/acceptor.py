@@ -2,8 +2,8 @@
 
 A worker with room for many requests takes a connection unless a sibling has fewer. One with room for few
 takes one at a time, waits until its request is seen, and while it is busy leaves new connections to siblings
-that are less so: a request must not wait behind a busy worker while another is idle. The scoreboard tells them
-of each other.
+that are less so: a request must not wait behind a busy worker while another is idle. The scoreboard tells
+them of each other.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DEFER_SECONDS = 600
 
 
 class Turn:
-    """Whether it is this worker's turn to take a connection: its load is below `room`, or nobody's is less."""
+    """Whether it is this worker's turn to take a connection: its load is below `room`, or the least."""
 
     def __init__(self, record: Record, board: Scoreboard, room: int) -> None:
         self._record = record

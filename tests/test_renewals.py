@@ -224,11 +224,25 @@ def test_after_a_successor_that_could_not_boot_the_next_one_is_not_started_at_on
     assert len(fleet.spawned) == 1
 
 
-def test_asking_twice_replaces_once():
-    fleet = serving(2)
+def test_who_is_asked_for_while_he_is_replaced_is_replaced_once_more():
+    fleet = serving(1, gpus=False)
+    (keeping,) = fleet.keeping
     for _ in range(2):
         fleet.renewals.ask_for_all()
         fleet.step()
+    for _ in range(2):
+        fleet.ready(keeping.successor)
+        fleet.step()
+        fleet.ended(keeping, keeping.worker)
+        fleet.step()
+    assert (len(fleet.told), fleet.renewals.under_way) == (2, False)
+
+
+def test_asking_twice_before_anything_is_done_replaces_once():
+    fleet = serving(2)
+    for _ in range(2):
+        fleet.renewals.ask_for_all()
+    fleet.step()
     for keeping in fleet.keeping:
         replace(fleet, keeping)
         fleet.step()

@@ -140,6 +140,8 @@ class Acceptor:
             self._loop.remove_reader(listener)
 
     def _listen(self) -> None:
+        if self._held:
+            return
         for listener in self._listeners:
             self._loop.add_reader(listener, self._on_readable, listener)
 
@@ -163,6 +165,7 @@ class Acceptor:
         except OSError as error:
             if error.errno in _EXHAUSTED:
                 self._report_exhaustion(error)
+                self._make_room()
                 self._wait(_EXHAUSTED_SECONDS)
             elif error.errno != errno.ECONNABORTED:
                 self._loop.remove_reader(listener)  # it was shut down: the container stops

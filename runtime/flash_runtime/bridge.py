@@ -217,6 +217,8 @@ class Bridge:
             return _DISCONNECT
 
         async def send(message: Message) -> None:
+            if exchange.finished:
+                raise RuntimeError(f"{message['type']} was sent after the response's end")
             if message["type"] == "http.response.start":
                 held.append(message)  # leaves with the first body, in one hand-over
                 return

@@ -146,6 +146,12 @@ class Call:
             message = {**message, "headers": headers}
         await self._send(message)
 
+    async def flush(self) -> None:
+        """Until the client has taken the response, but for what is on its way. Raises `Interrupted`."""
+        await self.connection.flow.drain()
+        if self.interrupted is not None:
+            raise Interrupted
+
     async def refuse(self, refusal: Refusal) -> None:
         """Answer with the refusal, as JSON."""
         content = json.dumps({"detail": refusal.detail, "request_id": self.request_id}).encode()

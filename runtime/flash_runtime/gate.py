@@ -171,6 +171,7 @@ class Gate:
                 await call.send(message)
                 if message["type"] == "http.response.body":
                     if not message.get("more_body"):
+                        await call.flush()
                         return Outcome.FAILED if call.status >= 500 else Outcome.ANSWERED
                     self._bridge.acknowledge(exchange, len(message.get("body", b"")))
             if exchange.failed:

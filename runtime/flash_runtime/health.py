@@ -143,6 +143,8 @@ class HealthProcess:
         self._selector.register(peer, selectors.EVENT_READ, lambda _: self._read(connection))
 
     def _read(self, connection: _Connection) -> None:
+        if connection not in self._open:
+            return  # it made room for another since it was found to be readable
         try:
             data = connection.peer.recv(65536)
             if not data:

@@ -22,8 +22,10 @@ def stop_signals_held() -> Iterator[None]:
     The child lets them through with `let_stop_signals_through`, once it has handlers of its own.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    yield
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def let_stop_signals_through() -> None:
@@ -86,10 +88,22 @@ def resident_bytes(pid: int) -> int:
     return pages * resource.getpagesize()
 
 
+def end_children_of(leader: int) -> None:
+    """End what a worker that has ended left behind: the processes of its group, which hold its device."""
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # nothing is left, or nothing of ours
+
+
 def describe_end(status: int) -> str:
     """How a child ended, in words; `status` is what waitpid(2) gives."""
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return f"exit code {code}"
-    name = signal.Signals(-code).name
-    return f"{name}, perhaps out of memory" if -code == signal.SIGKILL else name
+    if -code == signal.SIGKILL:
+        return "SIGKILL, perhaps out of memory"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"  # one of the real-time signals, which have no names

@@ -68,8 +68,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is on it: neither one that comes, nor one that is answered."""
-        return not self._in_head and (self.cycle is None or self.cycle.response_complete)
+        """Whether no request is on it: neither one that comes, nor one that is answered or not yet read."""
+        if self._in_head or self.transport.get_write_buffer_size():
+            return False
+        return self.cycle is None or self.cycle.response_complete
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and refuse what is no HTTP or a head that is too long already."""

@@ -20,13 +20,13 @@ _PAUSE_SECONDS = 60.0
 
 
 class Renewals:
-    """Call `step` several times a second. `spawn` forks a worker, `tell_to_end` has one drain and end."""
+    """Call `step` several times a second. `spawn` forks a worker, if it can; `tell_to_end` has one drain."""
 
     def __init__(
         self,
         keeping: Sequence[Keeping],
         board: Scoreboard,
-        spawn: Callable[[Slot], WorkerProcess],
+        spawn: Callable[[Slot], WorkerProcess | None],
         tell_to_end: Callable[[WorkerProcess], None],
     ) -> None:
         self._keeping = keeping
@@ -45,10 +45,10 @@ class Renewals:
         return self._present is not None
 
     def ask_for_all(self) -> None:
-        """Replace every worker that there is."""
+        """Replace every worker that there is, also one that is to be the successor of another."""
         for keeping in self._keeping:
-            if keeping.worker is not None:
-                self._ask_for(keeping, sparing=False)
+            if keeping.worker is not None and not self._is_due(keeping):
+                self._due.append((keeping, False))
 
     def step(self) -> None:
         """See which workers are due, and take the renewal under way a step further, or begin the next."""
@@ -78,15 +78,13 @@ class Renewals:
             if worker is not None and worker.told_at is None and worker.record.state is State.READY:
                 served, grown = _served_enough(worker), _grown_too_large(worker)
                 why = served or grown
-                if why is not None and self._ask_for(keeping, sparing=grown is not None):
+                present = self._present is not None and self._present[0] is keeping
+                if why is not None and not present and not self._is_due(keeping):
+                    self._due.append((keeping, grown is not None))
                     log.info("worker of slot %d is recycled: %s", keeping.slot.number, why)
 
-    def _ask_for(self, keeping: Keeping, *, sparing: bool) -> bool:
-        due = any(each is keeping for each, _ in self._due)
-        if due or (self._present is not None and self._present[0] is keeping):
-            return False
-        self._due.append((keeping, sparing))
-        return True
+    def _is_due(self, keeping: Keeping) -> bool:
+        return any(each is keeping for each, _ in self._due)
 
     def _begin(self, keeping: Keeping, worker: WorkerProcess, *, sparing: bool) -> None:
         """Boot the successor beside the worker, or end the worker first.
@@ -100,6 +98,8 @@ class Renewals:
         last = ready == (worker.record,)
         if worker.record in ready and (last or not (sparing or keeping.slot.device is not None)):
             keeping.successor = self._spawn(keeping.slot)
+            if keeping.successor is None:
+                self.call_off(keeping, "no process could be started")
         else:
             self._tell_to_end(worker)
 

@@ -1,6 +1,6 @@
 """The scoreboard: what every worker is doing, in memory that all processes share.
 
-One writer a record, any reader. The supervisor writes the container's phase; a record is written by the
+One writer a field, any reader. The supervisor writes the container's phase; a record is written by the
 worker that holds it, and by the supervisor before that worker is forked and after it has ended. Each field is
 aligned and written with one store, so a reader sees an old value or a new one.
 """
@@ -18,7 +18,7 @@ _RECORD_BYTES = 32 * 1024
 _PHASE, _GIVEN_UP, _RESTARTS, _FAILING, _CUT_BY_KILL = 0, 4, 8, 12, 16
 # Bytes from a record's start: a byte; integers; doubles; 64-bit counters; the text of a fault.
 _STATE, _PID, _SLOT, _RUNNING, _WAITING, _LOAD, _IN_FLIGHT, _EXIT_CODE, _FAULT_BYTES = range(0, 36, 4)
-_RESIDENT = 36
+_RESIDENT, _TOLD = 36, 184
 _SINCE, _BEAT, _MOVED, _SECONDS, _OUTCOMES, _FAULT = 40, 48, 56, 64, 72, 192
 _FAULT_LIMIT = _RECORD_BYTES - _FAULT
 _FAULT_HEAD = 4 * 1024
@@ -137,6 +137,14 @@ class Record:
         self._integers[self._integer + _IN_FLIGHT // 4] = count
 
     @property
+    def told(self) -> bool:
+        """Whether the worker is to drain; written by the supervisor, also while the worker has the record."""
+        return bool(self._get(_TOLD))
+
+    def tell(self, told: bool) -> None:
+        self._put(_TOLD, told)
+
+    @property
     def resident_when_ready(self) -> int:
         """MiB of memory that the worker had in use when it became ready, rounded up."""
         return self._get(_RESIDENT)
@@ -211,6 +219,7 @@ class Record:
     def prepare(self, slot: int) -> None:
         """Make the record ready for a worker of that slot. What was counted stays: it is the container's."""
         self._put(_FAULT_BYTES, 0)
+        self.tell(False)
         self._put(_SLOT, slot)
         self.clear()
 

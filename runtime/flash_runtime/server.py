@@ -31,7 +31,7 @@ DEVICE_LOST = 75
 """The exit status of a worker that can no longer use its device; between worker and supervisor only."""
 WEDGED_GRACE_SECONDS = 5.0
 """How long a wedged worker has to move again before it is replaced."""
-_LOST_SECONDS = 5.0
+LOST_SECONDS = 5.0
 """How long the requests of a worker without its device have to fail by themselves."""
 _CANCEL_SECONDS = 1.0
 """How long a handler that is cut off has for its `finally` blocks."""
@@ -165,7 +165,8 @@ class Server:
         if phase in (Phase.LEAVING, Phase.DRAINING):
             self._gate.keep_alive = False
         # A handler that holds the main thread also keeps it from handling SIGTERM.
-        return self._told_to_drain or phase is Phase.DRAINING or os.getppid() != self._parent
+        told = self._told_to_drain or self._record.told
+        return told or phase is Phase.DRAINING or os.getppid() != self._parent
 
     async def _look_after_wedge(self, now: float) -> None:
         if self._record.is_wedged(now):
@@ -207,7 +208,7 @@ class Server:
         self._record.set_state(State.DRAINING, os.getpid())
         await self._linger()
         lost = self.exit_code == DEVICE_LOST
-        timeout = min(self._settings.drain_timeout, _LOST_SECONDS) if lost else self._settings.drain_timeout
+        timeout = min(self._settings.drain_timeout, LOST_SECONDS) if lost else self._settings.drain_timeout
         try:
             await asyncio.wait_for(server.shutdown(sockets=self._listeners), timeout)
         except TimeoutError:

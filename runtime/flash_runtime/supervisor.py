@@ -21,22 +21,21 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+from flash_runtime.deadlines import MARGIN_SECONDS, Deadlines
 from flash_runtime.devices import Slot
 from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, boot_timeout_fault
 from flash_runtime.keeping import BOOT_TRIES, Keeping, WorkerProcess, limit_with_jitter
-from flash_runtime.processes import describe_end, scratch_directory, stop_signals_held
+from flash_runtime.processes import describe_end, end_children_of, scratch_directory, stop_signals_held
 from flash_runtime.renewals import Renewals
 from flash_runtime.scoreboard import Outcome, Phase, Record, State
-from flash_runtime.server import DEVICE_LOST, LINGER_SECONDS, WEDGED_GRACE_SECONDS
+from flash_runtime.server import DEVICE_LOST
 from flash_runtime.stacks import StackFile
 from flash_runtime.worker import FlashWorker, Launch
 
 log = logging.getLogger("flash_runtime.supervisor")
 
-_KILL_MARGIN_SECONDS = 3.0
-"""What a worker gets beyond a deadline that it keeps itself, such as the drain timeout, to keep it."""
-_SILENT_SECONDS = 2.0
-"""A worker whose I/O loop has not turned for so long cannot say by itself what it is about."""
+_NO_PROCESS_SECONDS = 1.0
+"""How long to wait before another try where the system had no room for a process."""
 _SWEEP_SECONDS = 0.5
 """How long the workers have to take the connections that came before a stop."""
 
@@ -59,6 +58,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._board = launch.board
         self._keeping = [Keeping(slot) for slot in slots]
         self._stack_files = [StackFile() for _ in self._board.records]
+        self._deadlines = Deadlines(self._settings, self._board, self._stack_files)
         self._renewals = Renewals(self._keeping, self._board, self._spawn, self._tell_to_end)
         self._start_health = start_health
         self._health_pid = health_pid
@@ -102,15 +102,22 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for keeping in self._keeping:
             if keeping.worker is None and not keeping.given_up and now >= keeping.not_before:
                 keeping.worker = self._spawn(keeping.slot)
+                keeping.not_before = now + _NO_PROCESS_SECONDS
         self._renewals.step()
+        self._keep_health()
 
-    def _spawn(self, slot: Slot) -> WorkerProcess:
+    def _spawn(self, slot: Slot) -> WorkerProcess | None:
+        """Fork a worker for the slot; `None` where the system has no room for a process."""
         taken = {each.record.number for each in self._processes()}
         record = next(each for each in self._board.records if each.number not in taken)
         record.prepare(slot.number)
         self._next = slot, record
-        with stop_signals_held():
-            pid = self.spawn_worker()
+        try:
+            with stop_signals_held():
+                pid = self.spawn_worker()
+        except OSError as error:
+            log.error("no worker can be started for slot %d: %s", slot.number, error.strerror)
+            return None
         return WorkerProcess(
             pid,
             record,
@@ -130,6 +137,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _tell_to_end(self, worker: WorkerProcess) -> None:
         if worker.told_at is None:
             worker.told_at = time.monotonic()
+            worker.record.tell(True)
             self.kill_worker(worker.pid, signal.SIGTERM)
 
     def _processes(self) -> Iterator[WorkerProcess]:
@@ -137,49 +145,25 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             yield from keeping.processes()
 
     def murder_workers(self) -> None:
-        """End workers that import, drain or stand still for longer than they may."""
+        """End workers that boot, drain or stand still for longer than they may."""
         # gunicorn's own timeout never ends a hung import.
-        now = time.monotonic()
         for worker in self._processes():
-            booting = worker.record.state in (State.EMPTY, State.BOOTING)
-            if booting and now - worker.booting_since > self._settings.boot_timeout:
-                self._kill(worker, "FLASH_BOOT_TIMEOUT was over")
-            elif worker.told_at is not None:
-                allowed = LINGER_SECONDS + self._settings.drain_timeout + _KILL_MARGIN_SECONDS
-                if now - worker.told_at > allowed:
-                    self._kill(worker, "it did not end in time")
-            elif worker.record.is_wedged(now):
-                self._look_after_wedged(worker, now)
-            else:
-                worker.wedged_since, worker.described = None, False
-
-    def _look_after_wedged(self, worker: WorkerProcess, now: float) -> None:
-        """A worker whose I/O loop turns does all of this itself."""
-        if worker.wedged_since is None:
-            worker.wedged_since = now
-            self._board.wake()
-        if not worker.described and now - worker.record.beat > _SILENT_SECONDS:
-            worker.described = True
-            self._describe(worker)
-        if now - worker.wedged_since > WEDGED_GRACE_SECONDS + _KILL_MARGIN_SECONDS:
-            self._kill(worker, "it was wedged")
-
-    def _kill(self, worker: WorkerProcess, why: str) -> None:
-        worker.killed_for = why
-        self.kill_worker(worker.pid, signal.SIGKILL)
-
-    def _describe(self, worker: WorkerProcess) -> None:
-        where = self._stack_files[worker.record.number].ask(worker.pid)
-        log.error(
-            "worker of slot %d is wedged with all of its threads, and replaced in %g s unless it moves:\n%s",
-            worker.record.slot, WEDGED_GRACE_SECONDS + _KILL_MARGIN_SECONDS,
-            where or "it does not even answer a signal",
-        )  # fmt: skip
+            why = self._deadlines.why_end(worker)
+            if why is not None:
+                worker.killed_for = why
+                self.kill_worker(worker.pid, signal.SIGKILL)
 
     def handle_hup(self) -> None:
         """SIGHUP replaces every worker, one by one, so that each imports the application anew."""
         log.info("told to replace the workers, one by one")
         self._renewals.ask_for_all()
+
+    def _keep_health(self) -> None:
+        if self._health_pid == 0:
+            try:
+                self._health_pid = self._start_health()
+            except OSError as error:
+                log.error("no health process can be started: %s", error.strerror)
 
     # What ended.
 
@@ -195,10 +179,12 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             worker = self.WORKERS.pop(pid, None)
             if worker is not None:
                 worker.tmp.close()
+                end_children_of(pid)
                 self._on_worker_end(pid, status)
             elif pid == self._health_pid and not self._stopping:
                 log.error("the health process ended (%s); starting another", describe_end(status))
-                self._health_pid = self._start_health()
+                self._health_pid = 0
+                self._keep_health()
 
     def _on_worker_end(self, pid: int, status: int) -> None:
         keeping, worker = next(
@@ -215,14 +201,17 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         record.clear()
         if self._stopping:
             return
+        how = f"worker of slot {keeping.slot.number} ended ({_how_ended(worker, status)})"
         if worker.told_at is not None:
-            log.info("worker of slot %d ended as it was told", keeping.slot.number)
+            level = logging.INFO if os.WIFEXITED(status) and not cut else logging.ERROR
+            log.log(level, "%s, as it was told; requests in flight: %d", how, cut)
             return
         self._board.restarts += 1
-        if was_successor:
-            self._renewals.call_off(keeping, self._why(worker, status)[1])
-            return
         served = state in (State.READY, State.DRAINING)
+        if was_successor:
+            why = f"{how}; requests in flight: {cut}" if served else self._why(worker, status)[1]
+            self._renewals.call_off(keeping, why)
+            return
         now = time.monotonic()
         fault = record.fault()
         device_lost = fault is not None and fault[0] == DEVICE_LOST
@@ -231,8 +220,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._on_given_up(keeping, worker)
         elif served:
             log.error(
-                "worker of slot %d ended (%s); requests in flight: %d; another starts in %g s%s",
-                keeping.slot.number, _how_ended(worker, status), cut, delay, f"\n{fault[1]}" if fault else "",
+                "%s; requests in flight: %d; another starts in %g s%s",
+                how, cut, delay, f"\n{fault[1]}" if fault else "",
             )  # fmt: skip
         else:
             self._boot_fault = self._why(worker, status)
@@ -297,16 +286,17 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 pass  # not every system shuts a listener down; closing has to do there
             listener.close()
         self.LISTENERS = []
-        self._await(lambda: not self.WORKERS, self._settings.drain_timeout + _KILL_MARGIN_SECONDS)
+        self._await(lambda: not self.WORKERS, self._settings.drain_timeout + MARGIN_SECONDS)
         if self.WORKERS:
             left = sum(record.in_flight for record in self._board.records)
             log.error("workers did not end in time and are killed", extra={"requests": left})
             self.kill_workers(signal.SIGKILL)
-            self._await(lambda: not self.WORKERS, _KILL_MARGIN_SECONDS)
-        try:
-            os.kill(self._health_pid, signal.SIGTERM)
-        except ProcessLookupError:
-            pass
+            self._await(lambda: not self.WORKERS, MARGIN_SECONDS)
+        if self._health_pid:
+            try:
+                os.kill(self._health_pid, signal.SIGTERM)
+            except ProcessLookupError:
+                pass
 
     def _await(self, condition: Callable[[], bool], seconds: float, poll: float = 0.1) -> None:
         limit = time.monotonic() + seconds

@@ -99,6 +99,7 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """Turn the fresh copy of the supervisor into a worker of its slot."""
         launch = self.launch
         die_with_parent(self.ppid, signal.SIGTERM)
+        os.setpgid(0, 0)  # so that what user code starts can be found, and ended, when this has ended
         be_first_to_run_out_of_memory()
         self._init_signals()
         for listener in launch.health_listeners:
@@ -121,9 +122,14 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         let_stop_signals_through()
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        if self._server is None:
+        if os.getpid() != self.record.pid:
+            # A process that user code has forked, with a copy of this handler.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif self._server is None:
             os._exit(0)  # still importing: nothing was accepted, so nothing is lost
-        self._server.drain()
+        else:
+            self._server.drain()
 
     @property
     def _on_gpu(self) -> bool:
@@ -173,11 +179,12 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         narrow = admission.narrowest.limits.concurrency
         self._takes_few = board.slots > 1 and narrow <= SMALL_CONCURRENCY
         turn = Turn(self.record, board, narrow if self._takes_few else 0) if board.slots > 1 else None
+        descriptors = raise_descriptor_limit()
         bridge = Bridge(app.asgi, loop)
         server = Server(
             ServerSettings(
                 settings.drain_timeout,
-                raise_descriptor_limit() - _DESCRIPTORS_KEPT,
+                max(descriptors - _DESCRIPTORS_KEPT, descriptors // 2),
                 turn,
                 one_at_a_time=self._takes_few,
             ),

@@ -5,8 +5,10 @@ import ctypes
 import os
 import re
 import signal
+import socket
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -20,7 +22,10 @@ SOURCE = """
 import asyncio
 import contextlib
 import ctypes
+import hashlib
+import multiprocessing
 import os
+import subprocess
 import time
 
 ballast = []
@@ -47,6 +52,29 @@ def hold_interpreter(seconds: int):
     # PyDLL keeps the interpreter's lock, as an extension may.
     ctypes.PyDLL(None).sleep(seconds)
 
+def real_time_signal():
+    os.kill(os.getpid(), 40)
+    time.sleep(5)
+
+async def compute():
+    # Seconds in C without the interpreter's lock, in which no signal handler of Python's can run.
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 6_000_000)
+    return {"pid": os.getpid()}
+
+def end_a_child():
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+    child.start()
+    time.sleep(0.3)
+    child.terminate()
+    child.join(5)
+    return child.exitcode
+
+def leave_a_child():
+    return {"pid": os.getpid(), "child": subprocess.Popen(["sleep", "60"]).pid}
+
+def large():
+    return "x" * 20_000_000
+
 def grow(mebibytes: int):
     ballast.append(os.urandom(1024) * 1024 * mebibytes)
     return {"pid": os.getpid()}
@@ -59,6 +87,11 @@ ROUTES = [
     ("GET", "/block", "block"),
     ("GET", "/hold", "hold_interpreter"),
     ("POST", "/grow", "grow"),
+    ("POST", "/signal", "real_time_signal"),
+    ("GET", "/compute", "compute"),
+    ("GET", "/end_a_child", "end_a_child"),
+    ("GET", "/leave_a_child", "leave_a_child"),
+    ("GET", "/large", "large"),
 ]
 
 
@@ -112,7 +145,9 @@ def test_kill_costs_only_the_requests_of_the_worker_that_it_hits(server):
 
 
 @pytest.mark.parametrize(
-    ("path", "says"), [("/leave", "exit code 3"), ("/segfault", "SIGSEGV")], ids=["os._exit", "segfault"]
+    ("path", "says"),
+    [("/leave", "exit code 3"), ("/segfault", "SIGSEGV"), ("/signal", "signal 40")],
+    ids=["os._exit", "segfault", "real-time-signal"],
 )
 def test_a_handler_that_ends_its_process_costs_only_that_workers_requests(server, path, says):
     before = set(server.workers())
@@ -242,6 +277,65 @@ def test_sighup_replaces_every_worker_and_loses_no_request(tmp_path, workers):
             until(lambda: ready(server) == workers, "all are ready")
         assert set(running.by_status()) == {200}, running.summary()
         assert metric(server, "flash_worker_restarts_total") == 0
+
+
+def test_sighup_costs_no_new_request_while_a_handler_is_in_c(tmp_path):
+    directory = user_code(tmp_path, SOURCE, ROUTES)
+    settings = {"FLASH_WORKERS": 1, "FLASH_DRAIN_TIMEOUT": 20}
+    with serve(tmp_path, separate_health=True, FLASH_APP_DIR=directory, **settings) as server:
+        before = server.workers()
+        answers: list[httpx.Response] = []
+        call = threading.Thread(target=lambda: answers.append(httpx.get(f"{server.url}/compute", timeout=60)))
+        call.start()
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGHUP)
+        draining = 'flash_workers{state="draining"}'
+        until(lambda: metric(server, draining) == ready(server) == 1, "the successor serves")
+        for _ in range(10):
+            assert httpx.get(f"{server.url}/pid", timeout=5).json()["pid"] not in before
+        call.join()
+        assert answers[0].status_code == 200
+
+
+def test_a_child_that_user_code_forks_ends_when_it_is_told(server):
+    assert httpx.get(f"{server.url}/end_a_child", timeout=20).json() == -signal.SIGTERM
+
+
+def test_what_a_worker_has_started_ends_with_it_and_frees_its_device(server):
+    left = httpx.get(f"{server.url}/leave_a_child").json()
+    os.kill(left["pid"], signal.SIGKILL)
+    until(lambda: not is_running(left["child"]), "its child ends", 5)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut_off_in_time(tmp_path):
+    directory = user_code(tmp_path, SOURCE, ROUTES)
+    timed_out = 'flash_requests_total{outcome="timed_out"}'
+    with (
+        serve(tmp_path, separate_health=True, FLASH_APP_DIR=directory, FLASH_REQUEST_TIMEOUT=2) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=5) as client,
+    ):
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: metric(server, timed_out) == 1, "its time is over", 10)
+
+
+def test_the_health_process_outlives_more_clients_than_it_has_room_for(server):
+    silent = [socket.create_connection(("127.0.0.1", server.health_port), timeout=5) for _ in range(256)]
+    for client in silent[:100]:
+        extra = socket.create_connection(("127.0.0.1", server.health_port), timeout=5)
+        with contextlib.suppress(OSError):
+            client.sendall(b"GET /ping HTTP/1.1\r\n\r\n")
+        extra.close()
+    for client in silent:
+        client.close()
+    assert server.ping(health_port=True) == 200
+    assert "the health process ended" not in server.log
 
 
 def test_sighup_serves_changed_code_and_keeps_the_old_where_the_new_cannot_boot(tmp_path):

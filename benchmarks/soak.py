@@ -26,6 +26,7 @@ from typing import Any
 
 import httpx
 
+from tests.faulty import ROUTES, SOURCE, ready
 from tests.load import Sent, load
 from tests.serving import Server, serve, until, user_code
 
@@ -39,36 +40,6 @@ _SETTINGS = {
     "FLASH_MAX_REQUESTS": 20_000,
     "FLASH_ACCESS_LOG": "off",
 }
-_HANDLERS = """
-import asyncio
-import ctypes
-import os
-import time
-
-async def pid():
-    await asyncio.sleep(0.005)
-    return {"pid": os.getpid()}
-
-async def leave():
-    os._exit(3)
-
-def segfault():
-    ctypes.string_at(0)
-
-async def block(seconds: float):
-    time.sleep(seconds)
-    return {"pid": os.getpid()}
-
-def echo(data: dict):
-    return {"pid": os.getpid()}
-"""
-_ROUTES = [
-    ("GET", "/pid", "pid"),
-    ("POST", "/leave", "leave"),
-    ("POST", "/segfault", "segfault"),
-    ("GET", "/block", "block"),
-    ("POST", "/echo", "echo"),
-]
 
 
 @dataclass(frozen=True)
@@ -132,9 +103,9 @@ def kill_health(server: Server) -> None:
 
 def hostile(server: Server) -> None:
     """Clients that send garbage, half of a request, too much, or that reset the connection."""
-    whole = b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 12\r\n\r\n"
-    pieces = [os.urandom(200), whole, whole + b'{"data":', b"GET / HTTP/1.1\r\nx: " + b"a" * 100_000]
-    pieces.append(b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 999999999\r\n\r\n")
+    whole = b"POST /grow HTTP/1.1\r\nhost: x\r\ncontent-length: 12\r\n\r\n"
+    pieces = [os.urandom(200), whole, whole + b'{"mebi', b"GET / HTTP/1.1\r\nx: " + b"a" * 100_000]
+    pieces.append(b"POST /grow HTTP/1.1\r\nhost: x\r\ncontent-length: 999999999\r\n\r\n")
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
             with contextlib.suppress(OSError):
@@ -163,7 +134,7 @@ def main() -> None:
     random.seed(options.seed)
     injected: list[Injected] = []
     with tempfile.TemporaryDirectory() as place:
-        directory = user_code(Path(place), _HANDLERS, _ROUTES)
+        directory = user_code(Path(place), SOURCE, ROUTES)
         with serve(Path(place), separate_health=True, FLASH_APP_DIR=directory, **_SETTINGS) as server:
             until(lambda: ready(server) == WORKERS, "all workers are ready")
             with load(server.port, 12, pause=0.002) as running:
@@ -196,15 +167,6 @@ def inject(server: Server, fault: Callable[[Server], None]) -> Injected:
     over = time.monotonic()
     dead = frozenset(before - set(server.workers()))
     return Injected(fault.__name__, at, dead, over - begun, over)
-
-
-def ready(server: Server) -> int:
-    """How many workers the container says are ready."""
-    try:
-        text = httpx.get(f"http://127.0.0.1:{server.health_port}/metrics", timeout=5).text
-    except httpx.TransportError:
-        return 0
-    return int(text.partition('flash_workers{state="ready"} ')[2].split()[0])
 
 
 def judge(sent: list[Sent], injected: list[Injected]) -> list[str]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flash_runtime.devices import Slot
 from flash_runtime.keeping import BOOT_TRIES, Keeping, WorkerProcess, limit_with_jitter
-from flash_runtime.scoreboard import Outcome, Scoreboard
+from flash_runtime.scoreboard import Outcome, Scoreboard, State
 
 
 def keeping(**fields):
@@ -120,3 +120,15 @@ def test_a_slots_processes_are_its_worker_and_the_one_that_follows_it():
     assert keeping().processes() == ()
     assert keeping(worker=first).processes() == (first,)
     assert keeping(worker=first, successor=second).processes() == (first, second)
+
+
+def test_a_slot_is_failing_from_its_third_end_until_a_worker_has_served_for_a_minute():
+    slot = keeping()
+    said = []
+    for _ in range(3):
+        slot.note_end(time.monotonic(), 1.0, device_lost=False)
+        said.append(slot.is_failing(time.monotonic()))
+    slot.worker = running(Scoreboard(1).records[0])
+    slot.worker.record.set_state(State.READY, 1)
+    said += [slot.is_failing(time.monotonic()), slot.is_failing(time.monotonic() + 61)]
+    assert said == [False, False, True, True, False]

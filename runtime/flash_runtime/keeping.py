@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from flash_runtime.devices import Slot
-from flash_runtime.scoreboard import Record
+from flash_runtime.scoreboard import Record, State
 
 BOOT_TRIES = 3
 """How often a slot fails to boot before the container gives up, or loses its device before the slot is."""
@@ -67,6 +67,12 @@ class Keeping:
     def processes(self) -> tuple[WorkerProcess, ...]:
         """Its processes."""
         return tuple(each for each in (self.worker, self.successor) if each is not None)
+
+    def is_failing(self, now: float) -> bool:
+        """Whether workers keep ending, and none has served for a while since."""
+        record = self.worker.record if self.worker is not None else None
+        steady = record is not None and record.state is State.READY and now - record.since >= _STEADY_SECONDS
+        return self.failures >= BOOT_TRIES and not steady
 
     def note_end(self, now: float, served_seconds: float | None, *, device_lost: bool) -> float:
         """A worker ended unasked, after it served for so long (`None`: it never did).

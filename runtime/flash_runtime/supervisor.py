@@ -98,7 +98,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self._board.any_ready():
             self._last_ready, self._boot_fault = now, None
         self._give_up_if_hopeless(now)
-        self._board.failing = any(each.failures >= BOOT_TRIES for each in self._keeping)
+        self._board.failing = any(each.is_failing(now) for each in self._keeping)
         for keeping in self._keeping:
             if keeping.worker is None and not keeping.given_up and now >= keeping.not_before:
                 keeping.worker = self._spawn(keeping.slot)
@@ -190,6 +190,11 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         keeping, worker = next(
             (keeping, each) for keeping in self._keeping for each in keeping.processes() if each.pid == pid
         )
+        self._note_end(keeping, worker, status)
+        self._board.failing = any(each.is_failing(time.monotonic()) for each in self._keeping)
+        worker.record.clear()  # last, so that health finds the rest when it finds the worker gone
+
+    def _note_end(self, keeping: Keeping, worker: WorkerProcess, status: int) -> None:
         record = worker.record
         state, since, cut = record.state, record.since, record.in_flight
         was_successor = worker is keeping.successor
@@ -198,7 +203,6 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         else:
             keeping.worker, keeping.successor = keeping.successor, None
         self._board.cut_by_kill += cut
-        record.clear()
         if self._stopping:
             return
         how = f"worker of slot {keeping.slot.number} ended ({_how_ended(worker, status)})"

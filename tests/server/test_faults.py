@@ -176,7 +176,7 @@ def test_a_coroutine_that_blocks_is_warned_of_once_with_its_route(server):
     # Once a worker.
     assert 1 <= len(lines) <= 2
     assert len({line["slot"] for line in lines}) == len(lines)
-    assert all(line["held_by"] == "GET /block (main.block)" and 0.4 < line["seconds"] < 1 for line in lines)
+    assert all(line["held_by"] == "GET /block (main.block)" and 0.4 < line["seconds"] < 5 for line in lines)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -64,8 +64,12 @@ ROUTES = [
 
 def answers(server: Server, count: int, path: str) -> list[httpx.Response]:
     """What so many clients get that ask at the same time."""
-    with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        return list(pool.map(lambda _: httpx.get(server.url + path, timeout=30), range(count)))
+    limits = httpx.Limits(max_connections=count)
+    with (
+        httpx.Client(base_url=server.url, timeout=30, limits=limits) as client,
+        concurrent.futures.ThreadPoolExecutor(count) as pool,
+    ):
+        return list(pool.map(lambda _: client.get(path), range(count)))
 
 
 def outcomes(server: Server) -> dict[str, int]:
@@ -81,13 +85,13 @@ def test_what_has_no_room_is_shed_at_once_with_retry_after_and_json(tmp_path, pa
     directory = user_code(tmp_path, SOURCE, ROUTES)
     limits = {"FLASH_MAX_CONCURRENCY": 2, "FLASH_MAX_QUEUE": 3}
     with serve(tmp_path, separate_health=True, FLASH_APP_DIR=directory, **limits) as server:
-        found = answers(server, 12, path)
+        found = answers(server, 12, f"{path}?seconds=2")
         assert sorted(answer.status_code for answer in found) == [200] * 5 + [503] * 7
         shed = [answer for answer in found if answer.status_code == 503]
         assert all(answer.headers["retry-after"] == "1" for answer in shed)
         assert all("busy" in answer.json()["detail"] and answer.json()["request_id"] for answer in shed)
         # At once: none waited for a request that ran.
-        assert max(answer.elapsed.total_seconds() for answer in shed) < 0.3
+        assert max(answer.elapsed.total_seconds() for answer in shed) < 1.5
         assert outcomes(server) == {"shed": 7}
         assert httpx.get(f"{server.url}{path}").status_code == 200
 
@@ -107,8 +111,8 @@ def test_a_cpu_worker_runs_as_many_plain_functions_as_it_is_told(tmp_path):
     directory = user_code(tmp_path, SOURCE, ROUTES)
     with serve(tmp_path, FLASH_APP_DIR=directory, FLASH_MAX_CONCURRENCY=60) as server:
         started = time.monotonic()
-        assert {answer.status_code for answer in answers(server, 60, "/work?seconds=1")} == {200}
-        assert time.monotonic() - started < 2
+        assert {answer.status_code for answer in answers(server, 60, "/work?seconds=2")} == {200}
+        assert time.monotonic() - started < 4
 
 
 def test_the_documents_are_served_while_every_place_is_taken(tmp_path):

@@ -150,6 +150,7 @@ def test_want_of_the_processors_own_memory_says_nothing_about_the_device(torch):
 @pytest.mark.torch
 def test_releasing_works_where_there_is_no_device(torch):
     release_memory(raised(torch.OutOfMemoryError("CUDA out of memory.")))
+    assert not torch.cuda.is_initialized()  # nor was it touched for that
 
 
 def test_torch_is_not_imported_and_nothing_is_told_apart_without_it():

@@ -42,6 +42,8 @@ LINGER_SECONDS = 2.0
 _KEEP_ALIVE_SECONDS = 600
 """As the vendor's image has it: a balancer's pool must be the side that closes idle connections."""
 _POLL_SECONDS = 0.02
+_STOPPING = "The server is stopping."
+_REPLACED = "The worker that had the request is replaced."
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ class Server:
     async def _abandon(self) -> None:
         """End the process with its main thread in whatever holds it."""
         self._record.report_fault(EXIT_SOFTWARE, f"It was wedged: {self._watch.describe()}")
-        self._gate.cut_all("The worker that had the request does not respond and is replaced.")
+        self._gate.cut_all(_REPLACED)
         await asyncio.sleep(_FLUSH_SECONDS)
         os._exit(EXIT_SOFTWARE)
 
@@ -222,9 +224,8 @@ class Server:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _cut(self, why: str) -> None:
-        log.warning(
-            "%s: requests are cut off", why, extra={"requests": self._gate.cut_all("The server is stopping.")}
-        )
+        cut = self._gate.cut_all(_REPLACED if self._board.phase is Phase.RUNNING else _STOPPING)
+        log.warning("%s: requests are cut off", why, extra={"requests": cut})
         limit = time.monotonic() + _CANCEL_SECONDS
         await asyncio.sleep(_FLUSH_SECONDS)
         while self._record.running and time.monotonic() < limit:

@@ -98,7 +98,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self._board.any_ready():
             self._last_ready, self._boot_fault = now, None
         self._give_up_if_hopeless(now)
-        self._board.failing = any(each.is_failing(now) for each in self._keeping)
+        self._tell_failing()
         for keeping in self._keeping:
             if keeping.worker is None and not keeping.given_up and now >= keeping.not_before:
                 keeping.worker = self._spawn(keeping.slot)
@@ -191,8 +191,12 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             (keeping, each) for keeping in self._keeping for each in keeping.processes() if each.pid == pid
         )
         self._note_end(keeping, worker, status)
-        self._board.failing = any(each.is_failing(time.monotonic()) for each in self._keeping)
+        self._tell_failing()
         worker.record.clear()  # last, so that health finds the rest when it finds the worker gone
+
+    def _tell_failing(self) -> None:
+        now = time.monotonic()
+        self._board.failing = any(each.is_failing(now) for each in self._keeping)
 
     def _note_end(self, keeping: Keeping, worker: WorkerProcess, status: int) -> None:
         record = worker.record

@@ -18,8 +18,8 @@ def file():
 
 
 def stand_still(ready):
-    os.write(ready, b"!")
-    time.sleep(60)
+    # On one line: whoever has read the byte may ask before the sleep has begun.
+    os.write(ready, b"!"), time.sleep(60)
 
 
 def listen_twice(file):

@@ -44,7 +44,7 @@ class Point:
 
 def build(method: str, path: str, handler: Any) -> FastAPI:
     route = Route("api", method, path, "main", "handler")
-    return application.build([(route, handler)], title="test", threads=Threads(4))
+    return application.build([(route, handler)], title="test", threads=Threads(4)).asgi
 
 
 def ask(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Response:
@@ -425,7 +425,7 @@ def test_a_failure_is_500_without_its_text_and_logged_once(handler, caplog):
     answer = ask(build("GET", "/", handler), "GET", "/")
     assert answer.status_code == 500
     assert answer.json() == {"detail": "Internal Server Error", "request_id": None}
-    (record,) = [each for each in caplog.records if each.name == "flash_runtime.app"]
+    (record,) = [each for each in caplog.records if each.name == "flash_runtime.failures"]
     assert record.exc_info
 
 

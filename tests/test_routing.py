@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flash_runtime.admission import Kind
 from flash_runtime.manifest import METHODS, Function, Manifest, Resource, Route, routes_for
-from flash_runtime.routing import RouteTable
+from flash_runtime.routing import Mounted, RouteTable
 
 NOTHING = "no handler"
 
@@ -25,7 +25,7 @@ def routes(*texts):
 
 
 def table(found, timeout=10.0, timeouts=None):
-    return RouteTable([(route, Kind.SYNC) for route in found], timeout, timeouts or {})
+    return RouteTable([Mounted(route, Kind.SYNC) for route in found], timeout, timeouts or {})
 
 
 def name(route):
@@ -119,7 +119,7 @@ def requests(draw):
 def test_the_table_finds_what_fastapi_routes_to(texts, wanted):
     found = routes(*texts)
     known = table(found)
-    assert [known.find(*each).name for each in wanted] == asked(found, wanted)
+    assert [known.find(*each)[0].name for each in wanted] == asked(found, wanted)
 
 
 @given(st.lists(route_texts(), min_size=1, max_size=6, unique=True), st.data())
@@ -134,14 +134,14 @@ def test_a_routes_own_path_finds_it_or_one_before_it(texts, data):
             path = path.replace(f"{{p{index}{part}}}", value)
         path = path.replace(f"{{p{index}:uuid}}", "12345678-1234-1234-1234-123456789abc")
     names = [name(each) for each in found]
-    assert known.find(route.method, path).name in names[: names.index(name(route)) + 1]
+    assert known.find(route.method, path)[0].name in names[: names.index(name(route)) + 1]
 
 
 def test_a_line_feed_after_a_path_hides_no_handler():
     found = routes("GET /a", "GET /b/{x}")
     wanted = [("GET", "/a\n"), ("GET", "/b/c\n")]
     known = table(found)
-    assert [known.find(*each).name for each in wanted] == asked(found, wanted)
+    assert [known.find(*each)[0].name for each in wanted] == asked(found, wanted)
 
 
 def test_a_route_without_parameters_comes_before_one_with_them_wherever_it_was_written():
@@ -154,7 +154,7 @@ def test_a_route_without_parameters_comes_before_one_with_them_wherever_it_was_w
     ]
     known = table(found)
     paths = ["/users/me", "/users/you", "/users/me/x", "/"]
-    assert [known.find("GET", path).path for path in paths] == [
+    assert [known.find("GET", path)[0].path for path in paths] == [
         "/users/me",
         "/users/{id}",
         "/{rest:path}",
@@ -165,7 +165,7 @@ def test_a_route_without_parameters_comes_before_one_with_them_wherever_it_was_w
 def test_of_routes_that_match_the_first_is_found():
     found = routes("GET /{x:int}", "GET /{y}", "GET /{z:path}")
     known = table(found)
-    assert [known.find("GET", path).path for path in ("/1", "/a", "/a/b")] == [
+    assert [known.find("GET", path)[0].path for path in ("/1", "/a", "/a/b")] == [
         "/{x:int}",
         "/{y}",
         "/{z:path}",
@@ -175,22 +175,22 @@ def test_of_routes_that_match_the_first_is_found():
 @pytest.mark.parametrize("method", METHODS)
 def test_the_method_decides_which_handler_of_a_path(method):
     known = table(routes(*(f"{each} /a" for each in METHODS), *(f"{each} /b/{{x}}" for each in METHODS)))
-    assert known.find(method, "/a").name == f"{method} /a (m.f{METHODS.index(method)})"
-    assert known.find(method, "/b/c").name.startswith(f"{method} /b/{{x}} ")
+    assert known.find(method, "/a")[0].name == f"{method} /a (m.f{METHODS.index(method)})"
+    assert known.find(method, "/b/c")[0].name.startswith(f"{method} /b/{{x}} ")
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("PUT", "/a"), ("HEAD", "/a"), ("GET", "/a/"), ("GET", "/A"), ("GET", "/n/x")]
 )
 def test_what_no_handler_takes_is_of_no_kind_and_has_the_common_timeout(method, path):
-    target = table(routes("GET /a", "GET /n/{n:int}"), 7.0, {"GET /a": 1.0}).find(method, path)
+    target = table(routes("GET /a", "GET /n/{n:int}"), 7.0, {"GET /a": 1.0}).find(method, path)[0]
     assert (target.name, target.path, target.kind, target.timeout) == (NOTHING, None, Kind.NONE, 7.0)
 
 
 def test_a_target_has_the_routes_path_and_its_handlers_kind():
     made = [Route("api", "GET", "/a", "m", "f"), Route("api", "GET", "/b/{x}", "m", "g")]
-    known = RouteTable(zip(made, (Kind.SYNC, Kind.ASYNC), strict=True), 1.0, {})
-    first, second = known.find("GET", "/a"), known.find("GET", "/b/7")
+    known = RouteTable(map(Mounted, made, (Kind.SYNC, Kind.ASYNC)), 1.0, {})
+    first, second = known.find("GET", "/a")[0], known.find("GET", "/b/7")[0]
     assert (first.name, first.path, first.kind) == ("GET /a (m.f)", "/a", Kind.SYNC)
     assert (second.name, second.path, second.kind) == ("GET /b/{x} (m.g)", "/b/{x}", Kind.ASYNC)
     assert known.kinds == {Kind.SYNC, Kind.ASYNC}
@@ -201,11 +201,11 @@ def test_a_route_has_its_own_timeout_or_the_common_one():
     timeouts = {"GET /a": 1.0, "GET /b/{x}": 2.0, "POST /elsewhere": 3.0}
     known = table(routes("GET /a", "POST /a", "GET /b/{x}", "GET /c/{x}"), 10.0, timeouts)
     wanted = [("GET", "/a"), ("POST", "/a"), ("GET", "/b/1"), ("GET", "/c/1")]
-    assert [known.find(*each).timeout for each in wanted] == [1.0, 10.0, 2.0, 10.0]
+    assert [known.find(*each)[0].timeout for each in wanted] == [1.0, 10.0, 2.0, 10.0]
 
 
 def test_the_documents_come_before_any_pattern_and_have_no_handler():
     route = Route("api", "GET", "/{name}", "main", "any_name")
-    table = RouteTable([(route, Kind.SYNC)], 330, {}, ["/openapi.json"])
-    assert table.find("GET", "/openapi.json").kind is Kind.NONE
-    assert table.find("GET", "/other").kind is Kind.SYNC
+    table = RouteTable([Mounted(route, Kind.SYNC)], 330, {}, ["/openapi.json"])
+    assert table.find("GET", "/openapi.json")[0].kind is Kind.NONE
+    assert table.find("GET", "/other")[0].kind is Kind.SYNC

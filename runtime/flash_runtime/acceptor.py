@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from flash_runtime.protocol import BoundedProtocol
+from flash_runtime.protocol import Connection
 from flash_runtime.scoreboard import FRESH_SECONDS, Record, Scoreboard, State
 
 log = logging.getLogger("flash_runtime.acceptor")
@@ -63,8 +63,8 @@ class Acceptor:
     def __init__(
         self,
         listeners: Sequence[socket.socket],
-        make_protocol: Callable[[], BoundedProtocol],
-        connections: set[BoundedProtocol],
+        make_protocol: Callable[[], Connection],
+        connections: set[Connection],
         limit: int,
         turn: Turn | None,
         record: Record,
@@ -81,7 +81,7 @@ class Acceptor:
         self._one_at_a_time = one_at_a_time
         self._tasks: set[asyncio.Task[object]] = set()
         self._pause: asyncio.TimerHandle | None = None
-        self._unseen: BoundedProtocol | None = None
+        self._unseen: Connection | None = None
         """The connection that was accepted last, while its request is awaited."""
         self._held = False
         self._warned = False
@@ -92,7 +92,7 @@ class Acceptor:
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_SECONDS)
         self._listen()
 
-    def on_seen(self, connection: BoundedProtocol) -> None:
+    def on_seen(self, connection: Connection) -> None:
         """The connection has shown its request, and the worker's load counts it."""
         if connection is self._unseen:
             self._resume()

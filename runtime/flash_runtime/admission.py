@@ -127,12 +127,12 @@ class Admission:
     @property
     def running(self) -> int:
         """Requests that run."""
-        return sum(lane.running for lane in self._distinct)
+        return sum([lane.running for lane in self._distinct])
 
     @property
     def waiting(self) -> int:
         """Requests that wait."""
-        return sum(lane.waiting for lane in self._distinct)
+        return sum([lane.waiting for lane in self._distinct])
 
     def _on_change(self) -> None:
         self._changed(self)

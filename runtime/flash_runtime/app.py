@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
-from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi.routing import APIRoute
+from starlette.responses import Response
 
-from flash_runtime import binding, gpu, importer, logs
-from flash_runtime.admission import Kind
+from flash_runtime import binding, importer
 from flash_runtime.binding import Handler
+from flash_runtime.compiled import Compiled, why_not
 from flash_runtime.errors import ManifestFault, UserCodeFault
-from flash_runtime.frames import user_traceback
+from flash_runtime.failures import Failures, Guard, invalid_request
 from flash_runtime.manifest import Route
 from flash_runtime.package import Package
-from flash_runtime.responses import MEDIA_TYPES, FiniteJSONResponse, HandlerExit
+from flash_runtime.responses import MEDIA_TYPES, FiniteJSONResponse
+from flash_runtime.routing import Mounted
 from flash_runtime.threads import Threads
-
-log = logging.getLogger("flash_runtime.app")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,7 @@ class Application:
     """The handlers behind their routes: an ASGI application, and how each of them is worked on."""
 
     asgi: FastAPI
-    kinds: tuple[tuple[Route, Kind], ...]
+    routes: tuple[Mounted, ...]
 
     @property
     def documents(self) -> tuple[str, ...]:
@@ -55,9 +53,7 @@ def load(
     """
     importer.enter(package.app_dir, sdk)
     bound = [(route, importer.load(route.module, route.function)) for route in package.routes]
-    kinds = tuple((route, binding.kind(handler)) for route, handler in bound)
-    asgi = build(bound, title=package.title, threads=threads, device_lost=device_lost)
-    return Application(asgi, kinds)
+    return build(bound, title=package.title, threads=threads, device_lost=device_lost)
 
 
 def build(
@@ -66,7 +62,7 @@ def build(
     title: str,
     threads: Threads,
     device_lost: Callable[[str], None] = lambda why: None,
-) -> FastAPI:
+) -> Application:
     """The application of these handlers, each on its route, in the order given.
 
     `/docs`, `/redoc` and `/openapi.json` are FastAPI's, unless a handler takes one of them. Raises
@@ -84,10 +80,9 @@ def build(
         default_response_class=FiniteJSONResponse,
         exception_handlers={RequestValidationError: _on_invalid_request},
     )
-    app.add_middleware(_Failures, device_lost=device_lost)
-    for route, handler in pairs:
-        _mount(app, route, handler, threads)
-    return app
+    failures = Failures(device_lost)
+    app.add_middleware(Guard, failures=failures)
+    return Application(app, tuple(_mount(app, route, handler, failures, threads) for route, handler in pairs))
 
 
 def _refuse_untaken(pairs: list[tuple[Route, Handler]]) -> None:
@@ -106,7 +101,7 @@ def _refuse_untaken(pairs: list[tuple[Route, Handler]]) -> None:
         )
 
 
-def _mount(app: FastAPI, route: Route, handler: Handler, threads: Threads) -> None:
+def _mount(app: FastAPI, route: Route, handler: Handler, failures: Failures, threads: Threads) -> Mounted:
     bound = binding.bind(route, handler, threads)
     try:
         app.add_api_route(
@@ -127,6 +122,11 @@ def _mount(app: FastAPI, route: Route, handler: Handler, threads: Threads) -> No
             remedy="annotate with types that a request can carry: numbers, str, list, dict, dataclasses, "
             "pydantic models.",
         ) from error
+    mounted = app.routes[-1]
+    assert isinstance(mounted, APIRoute), "it was added last"
+    reason = why_not(mounted, bound)
+    compiled = Compiled(mounted, bound, failures, threads) if reason is None else None
+    return Mounted(route, binding.kind(handler), compiled, reason)
 
 
 def _documented(bound: binding.Binding) -> dict[int | str, dict[str, Any]] | None:
@@ -136,62 +136,6 @@ def _documented(bound: binding.Binding) -> dict[int | str, dict[str, Any]] | Non
     return {200: {"model": bound.result}} if bound.result is not None else None
 
 
-async def _on_invalid_request(request: Request, error: Exception) -> FiniteJSONResponse:
-    """422 in FastAPI's shape; a NaN in the request, which it repeats, must not fail the answer."""
-    assert isinstance(error, RequestValidationError)
-    # A body that is no text is repeated as far as it is.
-    encoders = {bytes: lambda each: each.decode("utf-8", "replace")}
-    detail = jsonable_encoder(error.errors(), custom_encoder=encoders)
-    return FiniteJSONResponse({"detail": detail}, status_code=422)
-
-
-class _Failures:
-    """Middleware: what a handler raises is logged whole, and the client only told that it failed."""
-
-    def __init__(self, app: ASGIApp, device_lost: Callable[[str], None]) -> None:
-        self._app = app
-        self._device_lost = device_lost
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watched)
-        except Exception as error:  # noqa: BLE001  user code may raise anything
-            answer = self._answer(scope, error.raised if isinstance(error, _STANDING_IN) else error)
-            if not started:
-                await answer(scope, receive, send)
-            # Else the response stays unfinished, which closes the connection: all that is left to say.
-
-    def _answer(self, scope: Scope, error: BaseException) -> FiniteJSONResponse:
-        fault = gpu.classify(error)
-        _log_failure(scope, error)
-        if fault is gpu.GpuFault.LOST:
-            self._device_lost(f"{type(error).__name__}: {error}")
-        if fault is gpu.GpuFault.OUT_OF_MEMORY:
-            gpu.release_memory(error)
-            return _failure(503, "The GPU is out of memory: try again.", {"retry-after": "1"})
-        return _failure(500, "Internal Server Error")
-
-
-_STANDING_IN = (HandlerExit, gpu.GpuFailure)
-
-
-def _failure(status: int, detail: str, headers: dict[str, str] | None = None) -> FiniteJSONResponse:
-    content = {"detail": detail, "request_id": logs.request_id.get()}
-    return FiniteJSONResponse(content, status_code=status, headers=headers)
-
-
-def _log_failure(scope: Scope, error: BaseException) -> None:
-    log.error(
-        "%s %s failed: %s",
-        scope.get("method"),
-        getattr(scope.get("route"), "path", None) or scope.get("path"),
-        type(error).__name__,
-        exc_info=(type(error), error, user_traceback(error.__traceback__)),
-    )
+async def _on_invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError), "it is registered for these alone"
+    return invalid_request(error)

@@ -1,4 +1,4 @@
-"""Binding: a handler's signature, read once: how a request becomes its arguments, and its result a response.
+"""Binding: a handler's signature, read once: which parameters of which kind FastAPI is to read for it.
 
 GET handlers, and those that take a model, an upload or a dependency in FastAPI's way, stay as they are. Other
 handlers that take a body have their parameters gathered into one JSON object, as Flash defines it.
@@ -41,12 +41,21 @@ class Binding:
     """A handler, ready for FastAPI.
 
     `endpoint` has the signature that FastAPI reads. `result` is the type that the API document shows for a
-    handler whose result is not validated against it, or `None`. `streams` says whether it is a generator.
+    handler whose result is not validated against it, or `None`. `streams` says whether it is a generator,
+    `in_thread` whether it is a plain function, and `by_fastapi` why FastAPI must do every step, if it must.
+
+    `positional` are the names of its positional-only parameters, `fields` the parameters that one body is
+    gathered from, with the names of their fields in its model.
     """
 
     endpoint: Endpoint
     result: Any
     streams: bool
+    in_thread: bool
+    by_fastapi: str | None
+    handler: Handler
+    positional: tuple[str, ...]
+    fields: dict[str, str]
 
 
 def bind(route: Route, handler: Handler, threads: Threads) -> Binding:
@@ -78,7 +87,8 @@ def bind(route: Route, handler: Handler, threads: Threads) -> Binding:
             own.append(Parameter(_BODY, Parameter.KEYWORD_ONLY, annotation=model))
     else:
         own += rest
-    endpoint = _endpoint(handler, signature, fields, threads)
+    positional = tuple(each.name for each in given if each.kind is Parameter.POSITIONAL_ONLY)
+    endpoint = _endpoint(handler, positional, fields, threads)
     returned = Parameter.empty if gathered or _streams(handler) else signature.return_annotation
     keyword_only = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in own]
     shown = inspect.Signature(keyword_only, return_annotation=returned)
@@ -87,7 +97,16 @@ def bind(route: Route, handler: Handler, threads: Threads) -> Binding:
     endpoint.__module__ = getattr(handler, "__module__", __name__)
     endpoint.__signature__ = shown  # type: ignore[attr-defined]
     documented = signature.return_annotation if gathered and not _streams(handler) else None
-    return Binding(endpoint, documented if _is_documentable(documented) else None, _streams(handler))
+    return Binding(
+        endpoint,
+        result=documented if _is_documentable(documented) else None,
+        streams=_streams(handler),
+        in_thread=kind(handler) is Kind.SYNC,
+        by_fastapi=_why_fastapi(handler, given),
+        handler=handler,
+        positional=positional,
+        fields=fields,
+    )
 
 
 def untaken(route: Route, handler: Handler) -> tuple[str, ...]:
@@ -164,6 +183,18 @@ def _is_fastapis(parameter: Parameter) -> bool:
     return any(isinstance(each, params.Depends | params.Param) for each in _markers(parameter))
 
 
+def _why_fastapi(handler: Handler, parameters: list[Parameter]) -> str | None:
+    """What of the handler only FastAPI can do."""
+    if _streams(handler):
+        return "it yields its result"
+    for each in parameters:
+        if _is_fastapis(each):
+            return f"`{each.name}` is FastAPI's to give"
+        if _is_upload(each) or any(isinstance(marker, params.Form) for marker in _markers(each)):
+            return f"`{each.name}` comes from a form"
+    return None
+
+
 def _is_upload(parameter: Parameter) -> bool:
     return _base(parameter.annotation) is bytes or _is_class(parameter.annotation, UploadFile)
 
@@ -235,13 +266,10 @@ def _is_documentable(result: Any) -> bool:
 
 
 def _endpoint(
-    handler: Handler, signature: inspect.Signature, fields: dict[str, str], threads: Threads
+    handler: Handler, positional: tuple[str, ...], fields: dict[str, str], threads: Threads
 ) -> Endpoint:
     """What FastAPI calls: arguments sorted, the handler run where it belongs, generators streamed."""
     call = _caller(handler, threads)
-    positional = tuple(
-        name for name, each in signature.parameters.items() if each.kind is Parameter.POSITIONAL_ONLY
-    )
 
     async def endpoint(**values: Any) -> Any:
         if fields:

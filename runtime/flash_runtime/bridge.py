@@ -1,31 +1,34 @@
-"""The bridge: carries ASGI requests between a worker's two loops.
+"""The bridge: carries requests from the I/O loop to where they are answered, and the answers back.
 
-The I/O loop hands over a request with its whole body; the application loop hands back the response, in one
-piece where it is whole, chunk by chunk with flow control where it is streamed. Each way is a mailbox: a deque
-and one wake-up of the other loop for all that is in it.
+A request goes over with its whole body. Where its route is compiled, it is answered by the application loop
+or, for a plain function, by a thread: one hop there and one back. Else, and where the compiled route says so,
+it goes the application's way: ASGI on the application loop, the response handed back in one piece where it
+is whole, chunk by chunk with flow control where it is streamed. Each way is a mailbox: a deque, and one
+wake-up of the other loop for all that is in it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, Protocol, TypeVar
+
+from starlette.types import ASGIApp, Message, Scope
 
 from flash_runtime import logs
+from flash_runtime.compiled import Compiled
+from flash_runtime.threads import Threads
 
 T = TypeVar("T")
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _STREAM_WINDOW = 256 * 1024
 """Bytes of a streamed response that may be on their way; past it, the application's `send` waits."""
 _DISCONNECT = {"type": "http.disconnect"}
+_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+"""A handler that does not wait for anything is run to its end at once, without another turn of the loop."""
 
 
 class Mailbox(Generic[T]):
@@ -44,56 +47,79 @@ class Mailbox(Generic[T]):
             self._loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
-        # Cleared first: an item that is put from now on either is taken below or wakes the loop again.
+        # Cleared first: an item that is put from now on wakes the loop again.
         self._woken = False
-        while self._items:
-            self._deliver(self._items.popleft())
+        items = self._items
+        try:
+            # Not what comes meanwhile: the loop has other work, too.
+            for _ in range(len(items)):
+                self._deliver(items.popleft())
+        finally:
+            if items and not self._woken:  # one of them raised
+                self._loop.call_soon(self._drain)
+
+
+class Asked(Protocol):
+    """What the bridge is asked: a request, whole."""
+
+    request_id: str
+
+    @property
+    def name(self) -> str:
+        """Of what it is for, for people."""
+
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+
+    def scope(self) -> Scope:
+        """The request as ASGI has it."""
+
+
+class Receiver(Protocol):
+    """Who is told, on the I/O loop, what comes back."""
+
+    def on_json(self, exchange: Exchange, body: bytes) -> None:
+        """The answer: a 200 with this JSON."""
+
+    def on_message(self, exchange: Exchange, message: Message) -> None:
+        """A message of an ASGI response."""
+
+    def on_failure(self, exchange: Exchange) -> None:
+        """The application is done and has not finished its response."""
+
+    def on_end(self, exchange: Exchange) -> None:
+        """The application is done: maybe long after its response, or after everyone has lost interest."""
 
 
 class Exchange:
-    """One request on its way through both loops. Each attribute says which loop writes it.
-
-    `wake` is called on the I/O loop when something came back, and `ended` when the application is done with
-    the request: maybe long after its response, or after the I/O loop has lost interest.
-    """
+    """One request on its way there and back. Each attribute says who writes it."""
 
     __slots__ = (
         "acknowledged",
-        "body",
+        "asked",
         "cancelled",
+        "compiled",
         "ended",
-        "failed",
         "finished",
         "gone",
-        "messages",
-        "name",
-        "over",
-        "scope",
         "sent",
         "taken",
         "task",
-        "wake",
         "window",
     )
 
-    def __init__(
-        self, scope: Scope, body: bytes, name: str, wake: Callable[[], None], ended: Callable[[], None]
-    ) -> None:
-        self.scope = scope
-        self.body = body
-        self.name = name
-        self.wake = wake
-        self.ended = ended
+    def __init__(self, asked: Asked, compiled: Compiled | None) -> None:
+        self.asked: Any = asked
+        self.compiled = compiled
         # Written by the I/O loop.
-        self.messages: deque[Message] = deque()
-        self.failed = False
         self.cancelled = False
-        # Written by the application loop.
-        self.task: asyncio.Task[None] | None = None
+        # Written by the application loop, or by the thread that has the request.
+        self.task: asyncio.Task[bytes | None] | None = None
         self.taken = False
         self.gone: asyncio.Event | None = None
         self.finished = False
-        self.over = False
+        self.ended = False
         self.window: asyncio.Event | None = None
         self.sent = 0
         self.acknowledged = 0
@@ -102,33 +128,42 @@ class Exchange:
 class Bridge:
     """Joins the loops. Construct it on the application's loop, then `connect` it from the I/O loop.
 
-    `app` runs on the application's loop, each request in a task whose context has the request's id.
+    `app` runs on the application's loop, each request in a task whose context has the request's id, and else
+    what the context had in which the bridge was made. Plain functions run in the `threads`.
     """
 
-    def __init__(self, app: Application, app_loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, app: ASGIApp, app_loop: asyncio.AbstractEventLoop, threads: Threads) -> None:
         self._app = app
         self._app_loop = app_loop
-        self._tasks: dict[asyncio.Task[None], Exchange] = {}
+        self._threads = threads
+        self._context = contextvars.copy_context()
         self._to_app: Mailbox[Callable[[], None]] = Mailbox(app_loop, _call)
-        self._to_io: Mailbox[Callable[[], None]] | None = None
+        self._tasks: dict[asyncio.Task[Any], Exchange] = {}
+        self._starting: Exchange | None = None
+        """The exchange whose task runs its first steps, and is not among the tasks yet."""
+
+    def connect(self, io_loop: asyncio.AbstractEventLoop, receiver: Receiver) -> None:
+        """Name the loop that requests come from, and who is told on it what comes back."""
+        self._receiver = receiver
+        self._to_io: Mailbox[Callable[[], None]] = Mailbox(io_loop, _call)
 
     # On the I/O loop.
 
-    def connect(self, io_loop: asyncio.AbstractEventLoop) -> None:
-        """Name the I/O loop. Call it once, before the first request."""
-        self._to_io = Mailbox(io_loop, _call)
-
     def submit(self, exchange: Exchange) -> None:
-        """Have the application answer a request whose body is read."""
-        self._to_app.put(lambda: self._start(exchange))
+        """Have the request answered; the receiver is told what comes of it."""
+        compiled = exchange.compiled
+        if compiled is not None and compiled.in_thread:
+            self._threads.submit(self._run_in_thread, exchange)
+        else:
+            self._to_app.put(lambda: self._start(exchange, self._answer(exchange)))
 
     def cancel(self, exchange: Exchange) -> None:
-        """Have the application stop its work on a request that was submitted, as far as it can be stopped."""
+        """Nobody waits for the answer any more. `on_end` is still to come."""
         exchange.cancelled = True
         self._to_app.put(lambda: self._cancel(exchange))
 
     def acknowledge(self, exchange: Exchange, count: int) -> None:
-        """Say that `count` bytes of a streamed response have left."""
+        """So many bytes of the response have left; a stream may send as many more."""
 
         def open_window() -> None:
             exchange.acknowledged += count
@@ -144,73 +179,78 @@ class Bridge:
     def current(self) -> str | None:
         """From any thread: the name of the request whose task holds the application loop right now."""
         task = asyncio.current_task(self._app_loop)
-        exchange = self._tasks.get(task) if task is not None else None
-        return exchange.name if exchange is not None else None
+        exchange = self._starting or (self._tasks.get(task) if task is not None else None)
+        return exchange.asked.name if exchange is not None else None
+
+    # In a thread.
+
+    def _run_in_thread(self, exchange: Exchange) -> None:
+        if exchange.cancelled:
+            self._end(exchange, None)
+            return
+        assert exchange.compiled is not None, "else it is the application loop's"
+        outcome = self._context_of(exchange).run(exchange.compiled.call, exchange.asked)
+        if isinstance(outcome, bytes):
+            exchange.finished = True
+            self._end(exchange, outcome)
+        else:
+            self._to_app.put(lambda: self._start(exchange, self._run(exchange, outcome or self._app)))
 
     # On the application's loop.
 
-    def _start(self, exchange: Exchange) -> None:
+    def _context_of(self, exchange: Exchange) -> contextvars.Context:
+        context = self._context.copy()
+        context.run(logs.request_id.set, exchange.asked.request_id)
+        return context
+
+    def _start(self, exchange: Exchange, work: Coroutine[Any, Any, bytes | None]) -> None:
         if exchange.cancelled:
-            self._end(exchange)
+            work.close()
+            self._end(exchange, None)
             return
-        context = contextvars.copy_context()
-        context.run(logs.request_id.set, exchange.scope["state"]["request_id"])
-        exchange.task = task = self._app_loop.create_task(self._run(exchange), context=context)
+        self._starting = exchange
+        task = asyncio.Task(work, loop=self._app_loop, context=self._context_of(exchange), **_EAGER)
+        self._starting = None
+        if task.done():
+            self._on_task_done(task, exchange)
+            return
+        exchange.task = task
         self._tasks[task] = exchange
-        task.add_done_callback(self._on_task_done)
-
-    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         # Here and not in the task: one that is cancelled before its first step never runs.
-        self._end(self._tasks.pop(task))
-        if not task.cancelled():
-            error = task.exception()
-            if error is not None:
-                context = {"message": "the application failed", "exception": error, "task": task}
-                self._app_loop.call_exception_handler(context)
+        task.add_done_callback(self._on_waiting_task_done)
 
-    def _end(self, exchange: Exchange) -> None:
-        if exchange.over:
+    def _on_waiting_task_done(self, task: asyncio.Task[bytes | None]) -> None:
+        self._on_task_done(task, self._tasks.pop(task))
+
+    def _on_task_done(self, task: asyncio.Task[bytes | None], exchange: Exchange) -> None:
+        if task.cancelled():
+            self._end(exchange, None)
             return
-        failed = not exchange.finished
+        error = task.exception()
+        if error is not None:
+            context = {"message": "the application failed", "exception": error, "task": task}
+            self._app_loop.call_exception_handler(context)
+        self._end(exchange, task.result() if error is None else None)
 
-        def deliver() -> None:
-            if failed:
-                exchange.failed = True
-                exchange.wake()
-            exchange.ended()
+    async def _answer(self, exchange: Exchange) -> bytes | None:
+        """The JSON of a compiled route's 200; else the response has been sent, and it is `None`."""
+        app: ASGIApp | None = None
+        if exchange.compiled is not None:
+            outcome = await exchange.compiled.answer(exchange.asked)
+            if isinstance(outcome, bytes):
+                exchange.finished = True
+                return outcome
+            app = outcome
+        await self._run(exchange, app or self._app)
+        return None
 
-        self._post(deliver)
-
-    def _finish(self, exchange: Exchange, messages: list[Message]) -> None:
-        """Hand over the response's last part, with the news that the application is done if it is by now.
-
-        That comes first: whoever has the answer may send the next request, and must find the room free.
-        """
-        exchange.over = over = exchange.task is not None and exchange.task.done()
-
-        def deliver() -> None:
-            if over:
-                exchange.ended()
-            exchange.messages.extend(messages)
-            exchange.wake()
-
-        self._post(deliver)
-
-    def _cancel(self, exchange: Exchange) -> None:
-        if exchange.gone is not None:
-            exchange.gone.set()
-        if exchange.window is not None:
-            exchange.window.set()
-        if exchange.task is not None:
-            exchange.task.cancel()
-
-    async def _run(self, exchange: Exchange) -> None:
+    async def _run(self, exchange: Exchange, app: ASGIApp) -> None:
         held: list[Message] = []
 
         async def receive() -> Message:
             if not exchange.taken:
                 exchange.taken = True
-                return {"type": "http.request", "body": exchange.body, "more_body": False}
+                return {"type": "http.request", "body": exchange.asked.body, "more_body": False}
             if not exchange.cancelled:
                 exchange.gone = exchange.gone or asyncio.Event()
                 await exchange.gone.wait()
@@ -228,15 +268,10 @@ class Bridge:
                 exchange.finished = True
                 self._app_loop.call_soon(self._finish, exchange, messages)
                 return
-
-            def deliver() -> None:
-                exchange.messages.extend(messages)
-                exchange.wake()
-
-            self._post(deliver)
+            self._to_io.put(lambda: self._deliver(exchange, messages))
             await self._flow(exchange, len(message.get("body", b"")))
 
-        await self._app(exchange.scope, receive, send)
+        await app(exchange.asked.scope(), receive, send)
 
     async def _flow(self, exchange: Exchange, count: int) -> None:
         """Wait while more than a window's bytes are on their way to the client."""
@@ -245,9 +280,50 @@ class Bridge:
             exchange.window = asyncio.Event()
             await exchange.window.wait()
 
-    def _post(self, action: Callable[[], None]) -> None:
-        assert self._to_io is not None, "connect() comes before the first request"
-        self._to_io.put(action)
+    def _finish(self, exchange: Exchange, messages: list[Message]) -> None:
+        """Hand over the response's last part, with the news that the application is done if it is by now.
+
+        That comes first: whoever has the answer may send the next request, and must find the room free.
+        """
+        over = not exchange.ended and exchange.task is not None and exchange.task.done()
+        exchange.ended = exchange.ended or over
+
+        def deliver() -> None:
+            if over:
+                self._receiver.on_end(exchange)
+            self._deliver(exchange, messages)
+
+        self._to_io.put(deliver)
+
+    def _cancel(self, exchange: Exchange) -> None:
+        if exchange.gone is not None:
+            exchange.gone.set()
+        if exchange.window is not None:
+            exchange.window.set()
+        if exchange.task is not None:
+            exchange.task.cancel()
+
+    # From the application's loop or a thread.
+
+    def _end(self, exchange: Exchange, body: bytes | None) -> None:
+        """The application is done; `body` is its answer where it is a 200's JSON."""
+        if exchange.ended:
+            return
+        exchange.ended = True
+        self._to_io.put(lambda: self._deliver_end(exchange, body))
+
+    # On the I/O loop.
+
+    def _deliver(self, exchange: Exchange, messages: list[Message]) -> None:
+        for message in messages:
+            self._receiver.on_message(exchange, message)
+
+    def _deliver_end(self, exchange: Exchange, body: bytes | None) -> None:
+        self._receiver.on_end(exchange)  # first, as in `_finish`
+        if body is not None:
+            self._receiver.on_json(exchange, body)
+        elif not exchange.finished:
+            self._receiver.on_failure(exchange)
 
 
 def _call(action: Callable[[], None]) -> None:

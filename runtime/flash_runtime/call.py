@@ -1,30 +1,31 @@
-"""A call: one request on the I/O loop, from its head to its access line."""
+"""A call: one request on the I/O loop, from its head to the last byte of its answer."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import logging
-import time
-import uuid
-from collections.abc import Callable
+import random
+from typing import Protocol
 
-from flash_runtime import logs
-from flash_runtime.bridge import Message, Receive, Scope, Send
-from flash_runtime.protocol import CONNECTION, BoundedProtocol
-from flash_runtime.routing import Target
+import orjson
+from starlette.types import Message, Scope
+
+from flash_runtime.admission import Start
+from flash_runtime.bridge import Exchange
+from flash_runtime.protocol import Connection, Head
+from flash_runtime.routing import Target, Values
 from flash_runtime.scoreboard import Outcome
-
-access = logging.getLogger("flash_runtime.access")
+from flash_runtime.writer import JSON, Headers, Writer, whole
 
 _REQUEST_ID_LIMIT = 128
-_CLOSE = (b"connection", b"close")
+_LARGE = 64 * 1024
+"""From so many bytes on, a body is written without being copied behind its head."""
+# Not the module's own generator, which user code may seed: then two requests would have one id.
+_random = random.Random()  # noqa: S311  ids need to be unique, not secret
 
 
 class Refusal(Exception):
     """The request is answered on the I/O loop: a status, a detail for the client, headers, and the outcome.
 
-    `close` ends the connection with the answer; it must where the request's body is not read.
+    `close` ends the connection with the answer, as it is also where the request's body has not all come.
     """
 
     def __init__(
@@ -38,168 +39,210 @@ class Refusal(Exception):
         super().__init__(detail)
         self.status = status
         self.detail = detail
-        self.headers = (*headers, _CLOSE) if close else headers
+        self.headers = headers
         self.outcome = outcome
+        self.close = close
 
 
-class Interrupted(Exception):
-    """What happened meanwhile ends the call; see `Call.interrupted`."""
+class Decider(Protocol):
+    """Who decides what becomes of calls."""
+
+    def advance(self, call: Call) -> None:
+        """It is the call's turn on its connection, and something may have come."""
+
+    def on_lost(self, call: Call) -> None:
+        """Its client has left."""
+
+    def on_flushed(self, call: Call) -> None:
+        """Its client has taken what was written."""
 
 
 class Call:
-    """One request's id, its response, how it ended, and its access line."""
+    """One request: what came of it, where it is, and what was answered."""
 
-    def __init__(self, scope: Scope, send: Send, target: Target, *, keep_alive: bool) -> None:
-        self.scope = scope
-        self.target = target
-        self.connection: BoundedProtocol = scope.pop(CONNECTION)  # not for the application
-        self.status = 0
-        self.interrupted: Outcome | None = None
-        """Why nobody waits for the answer any more."""
+    __slots__ = (
+        "_decider",
+        "_parts",
+        "_writer",
+        "connection",
+        "counted",
+        "exchange",
+        "head",
+        "heard",
+        "keep_alive",
+        "outcome",
+        "path_values",
+        "request_id",
+        "response_complete",
+        "size",
+        "start",
+        "started",
+        "status",
+        "submitted",
+        "target",
+        "unacknowledged",
+        "whole",
+    )
+
+    def __init__(self, decider: Decider, connection: Connection, head: Head) -> None:
+        self._decider = decider
+        self.connection = connection
+        self.head = head
+        self.keep_alive = head.keep_alive
+        self.request_id = _request_id(head)
+        self.started = self.heard = connection.quiet_since
+        """When it came, and when something last came of it, on the clock of `time.monotonic()`."""
+        self.whole = False
+        self._parts: list[bytes] = []
+        self.size = 0
+        """Bytes of the body so far."""
+        self.counted = 0
+        """As many of them as are counted among all bodies'."""
+        self.target: Target | None = None
+        """What it is for, once its turn has come."""
+        self.path_values: Values = {}
+        self.exchange: Exchange | None = None
+        """Its way to the application, once it has a place or waits for one."""
+        self.start: Start | None = None
+        """By what its lane knows it."""
         self.submitted = False
         """Whether the application has been asked."""
-        self.request_id = _request_id(scope)
-        self.started = time.monotonic()
-        self._send = send
-        self._keep_alive = keep_alive
-        self._waiter: asyncio.Future[None] | None = None
-        self._reading = False
-        scope["state"]["request_id"] = self.request_id
+        self.unacknowledged = 0
+        """Bytes of the answer that the application has not been told of yet that they have left."""
+        self.status = 0
+        """Of the answer, once it has begun."""
+        self.response_complete = False
+        self.outcome: Outcome | None = None
+        """How it ended, once it has."""
+        self._writer: Writer | None = None
 
-    # Waiting, and what ends it.
+    # What its connection says.
 
-    async def wait(self) -> None:
-        """Until `wake`. Raises `Interrupted`."""
-        if self.interrupted is None:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-            self._waiter = None
-        if self.interrupted is not None:
-            raise Interrupted
-
-    def wake(self) -> None:
-        """Something came that `wait` may wait for."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def interrupt(self, why: Outcome) -> None:
-        """End the call without its answer; only the first reason counts."""
-        if self.interrupted is not None:
+    def on_body(self, data: bytes) -> None:
+        """A part of the body came; nobody wants it where the answer is written already."""
+        if self.response_complete:
             return
-        self.interrupted = why
-        self.wake()
-        if self.status or self._reading:
-            # A response that began, or a body that is still to come, has the connection for itself.
-            self.connection.break_off(flush=False)
+        self._parts.append(data)
+        self.size += len(data)
+        self.heard = self.connection.quiet_since
 
-    def lose_client(self) -> None:
+    def advance(self) -> None:
+        """It is its turn, and something may have come."""
+        self._decider.advance(self)
+
+    def on_lost(self) -> None:
         """The client has left."""
-        self.interrupt(Outcome.GONE_RUNNING if self.submitted else Outcome.GONE_WAITING)
+        self._decider.on_lost(self)
 
-    # The request's body.
+    def on_flushed(self) -> None:
+        """The client has taken what was written."""
+        self._decider.on_flushed(self)
 
-    async def read(self, receive: Receive, seconds: float, take: Callable[[bytes], None]) -> bytes:
-        """The whole body. `take` is given each part and may raise `Refusal`.
+    # What the bridge reads.
 
-        A client that sends nothing for `seconds`, or not the whole within the request's time, is refused.
-        Raises `Interrupted` where it leaves.
-        """
-        if not self.connection.in_body:
-            chunk, _ = await self._receive(receive)
-            take(chunk)
-            return chunk
-        chunks = []
-        more = True
-        self._reading = True
-        try:
-            while more:
-                left = self.started + self.target.timeout - time.monotonic()
-                async with asyncio.timeout(min(seconds, left)):
-                    chunk, more = await self._receive(receive)
-                take(chunk)
-                chunks.append(chunk)
-        except TimeoutError:
-            raise Refusal(408, "The body was not sent in time.", close=True) from None
-        finally:
-            self._reading = False
-        return b"".join(chunks)
+    @property
+    def name(self) -> str:
+        """What it is for, for people."""
+        assert self.target is not None, "its turn has come"
+        return self.target.name
 
-    async def _receive(self, receive: Receive) -> tuple[bytes, bool]:
-        message = await receive()
-        if self.connection.in_body and self.connection.refusal is not None:
-            status, detail = self.connection.refusal
-            raise Refusal(status, detail, close=True)
-        if message["type"] == "http.disconnect":
-            self.lose_client()
-            raise Interrupted
-        return message.get("body", b""), message.get("more_body", False)
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+        parts = self._parts
+        if len(parts) == 1:
+            return parts[0]
+        joined = b"".join(parts)
+        self._parts = [joined]
+        return joined
 
-    # The response.
+    @property
+    def content_type(self) -> bytes:
+        """What the body says that it is, or nothing."""
+        return self.head.values.get(b"content-type", b"")
 
-    async def send(self, message: Message) -> None:
-        """Pass a message of the response on, with the request's id among its headers."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
-            if not self._keep_alive and _CLOSE not in headers:
-                headers.append(_CLOSE)
-            message = {**message, "headers": headers}
-        await self._send(message)
+    @property
+    def query_string(self) -> bytes:
+        """What comes after the path, still encoded."""
+        return self.head.query_string
 
-    async def flush(self) -> None:
-        """Until the client has taken the response, but for what is on its way. Raises `Interrupted`."""
-        await self.connection.flow.drain()
-        if self.interrupted is not None:
-            raise Interrupted
-
-    async def refuse(self, refusal: Refusal) -> None:
-        """Answer with the refusal, as JSON."""
-        content = json.dumps({"detail": refusal.detail, "request_id": self.request_id}).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(content)).encode()),
-            *refusal.headers,
-        ]
-        await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": content})
-
-    def seconds(self) -> float:
-        """Since the request came."""
-        return time.monotonic() - self.started
-
-    def log(self, outcome: Outcome, seconds: float) -> None:
-        """Write the access line. Status 499 stands for a client that left before its answer."""
-        if not access.isEnabledFor(logging.INFO):
-            return
-        logs.request_id.set(self.request_id)
-        status = self.status or 499
-        extra = {
-            "method": self.scope["method"],
-            "route": self.target.path,
-            "status": status,
-            "ms": round(seconds * 1000, 2),
+    def scope(self) -> Scope:
+        """The request as ASGI has it."""
+        head, connection = self.head, self.connection
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": head.http_version,
+            "server": connection.server,
+            "client": connection.client,
+            "scheme": "http",
+            "root_path": "",
+            "headers": head.headers,
+            "state": {"request_id": self.request_id},
+            "method": head.method,
+            "path": head.path,
+            "raw_path": head.raw_path,
+            "query_string": head.query_string,
         }
-        if outcome is not Outcome.ANSWERED:
-            extra["outcome"] = outcome.name.lower()
-        # Still percent-encoded: no client writes a log line of its own.
-        path = self.scope["raw_path"].decode("latin-1")
-        access.info("%s %s %d", self.scope["method"], path, status, extra=extra)
+
+    # The answer.
+
+    def write_json(self, start: bytes, body: bytes) -> None:
+        """Write a 200 that begins with `start` (of `writer.start_of_json`)."""
+        self.status = 200
+        head = b"%bcontent-length: %d\r\nx-request-id: %b\r\n%b\r\n" % (
+            start,
+            len(body),
+            self.request_id.encode(),
+            b"" if self.keep_alive else b"connection: close\r\n",
+        )
+        write = self.connection.transport.write
+        if len(body) < _LARGE:
+            write(head + body)
+        else:
+            write(head)
+            write(body)
+
+    def write_message(self, message: Message) -> None:
+        """Write a message of an ASGI response, or nothing of it and raise `InvalidResponse`."""
+        if message["type"] == "http.response.start":
+            self._writer = Writer(self.head.method, self.head.http_version, close=not self.keep_alive)
+            headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
+            data = self._writer.head(message["status"], headers, self.connection.state.default_headers)
+            self.status = message["status"]
+            self.keep_alive = not self._writer.close
+        else:
+            assert self._writer is not None, "the bridge sends a start first"
+            data = self._writer.body(message.get("body", b""), more=message.get("more_body", False))
+        if data:
+            self.connection.transport.write(data)
+
+    def write_refusal(self, refusal: Refusal) -> None:
+        """Write the refusal, as JSON."""
+        if refusal.close or not self.whole:
+            self.keep_alive = False
+        content = orjson.dumps({"detail": refusal.detail, "request_id": self.request_id})
+        self.write_whole(refusal.status, [JSON, *refusal.headers], content, with_id=True)
+
+    def write_whole(self, status: int, headers: Headers, body: bytes, *, with_id: bool) -> None:
+        """Write an answer of the runtime's own, with the request's id or without."""
+        self.status = status
+        own = [*headers, (b"x-request-id", self.request_id.encode())] if with_id else headers
+        common = self.connection.state.default_headers
+        method = self.head.method
+        data = whole(status, own, common, body, method, close=not self.keep_alive)
+        self.connection.transport.write(data)
+
+    def forget_body(self) -> None:
+        """Free its memory."""
+        self._parts = []
 
 
-def header(scope: Scope, name: bytes) -> bytes | None:
-    """The request's first header of that name, in lower case."""
-    return next((value for key, value in scope["headers"] if key == name), None)
-
-
-def _request_id(scope: Scope) -> str:
+def _request_id(head: Head) -> str:
     """The client's X-Request-ID where it is one plain printable word, else a new one."""
-    given = (header(scope, b"x-request-id") or b"").decode("latin-1")
-    if (
-        given
-        and len(given) <= _REQUEST_ID_LIMIT
-        and given.isascii()
-        and given.isprintable()
-        and " " not in given
-    ):
-        return given
-    return uuid.uuid4().hex
+    given = head.values.get(b"x-request-id")
+    if given and len(given) <= _REQUEST_ID_LIMIT and given.isascii():
+        text = given.decode()
+        if text.isprintable() and " " not in text:
+            return text
+    return f"{_random.getrandbits(128):032x}"

@@ -1,25 +1,32 @@
 """The gate: what happens on the I/O loop before the application is asked, and when it takes too long.
 
-It answers health, checks the API key, finds room for the request or sheds it, reads the body up to the limit,
+It answers health, checks the API key, finds room for the request or sheds it, takes the body up to the limit,
 keeps its time, and notices that its client has left. It never waits for user code to do any of these.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hmac
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
+from starlette.types import Message
+
 from flash_runtime import health
-from flash_runtime.admission import Admission, Lane
-from flash_runtime.bridge import Bridge, Exchange, Receive, Scope, Send
-from flash_runtime.call import Call, Interrupted, Refusal, header
+from flash_runtime.access import AccessLog
+from flash_runtime.admission import Admission
+from flash_runtime.bridge import Bridge, Exchange
+from flash_runtime.call import Call, Refusal
 from flash_runtime.health import Verdict
-from flash_runtime.protocol import BoundedProtocol
+from flash_runtime.protocol import Connection, Head
 from flash_runtime.routing import RouteTable
 from flash_runtime.scoreboard import Outcome
+from flash_runtime.writer import JSON, InvalidResponse, start_of_json
+
+log = logging.getLogger("flash_runtime.gate")
 
 RETRY_AFTER = (b"retry-after", b"1")
 _BODY_SECONDS = 30.0
@@ -35,7 +42,6 @@ class GateSettings:
     health_path: str
     max_body_bytes: int
     api_key: str | None
-    access_log: bool
 
 
 class Observer(Protocol):
@@ -44,19 +50,20 @@ class Observer(Protocol):
     def on_request(self, in_flight: int) -> None:
         """One came."""
 
-    def on_admission(self, connection: BoundedProtocol) -> None:
+    def on_admission(self, connection: Connection) -> None:
         """The connection's request runs or waits."""
 
     def on_request_end(
-        self, connection: BoundedProtocol, outcome: Outcome, seconds: float, in_flight: int
+        self, connection: Connection, outcome: Outcome, seconds: float, in_flight: int
     ) -> None:
         """It has ended, `seconds` after it came."""
 
 
 class Gate:
-    """An ASGI application for the I/O loop, in front of the `bridge`.
+    """Takes the requests of connections to the `bridge`, and what comes back to the connections.
 
-    `keep_alive` says whether connections are kept after an answer.
+    `keep_alive` says whether connections are kept after an answer. `clock` is `time.monotonic`. All of it
+    happens on the I/O loop; `on_tick` must be called there a few times a second.
     """
 
     def __init__(
@@ -67,6 +74,8 @@ class Gate:
         bridge: Bridge,
         verdict: Callable[[], Verdict],
         observer: Observer,
+        access: AccessLog | None,
+        clock: Callable[[], float],
         *,
         keep_alive: bool,
     ) -> None:
@@ -76,126 +85,99 @@ class Gate:
         self._bridge = bridge
         self._verdict = verdict
         self._observer = observer
-        self._calls: set[Call] = set()
+        self._access = access
+        self._clock = clock
+        self._calls: dict[Call, None] = {}
         self._body_bytes = 0
         self._why_cut = ""
+        self._start_of_json: tuple[object, bytes] = (None, b"")
         self.keep_alive = keep_alive
 
     def cut_all(self, why: str) -> int:
         """Give up what is not answered yet: 503 and `why` where no response has begun. Returns how many."""
         self._why_cut = why
-        for call in self._calls:
-            call.interrupt(Outcome.CUT)
-        return len(self._calls)
+        calls = tuple(self._calls)
+        for call in calls:
+            self._interrupt(call, Outcome.CUT)
+        return len(calls)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == self._settings.health_path:
-            await _answer_health(self._verdict(), scope["method"], send, keep_alive=self.keep_alive)
+    def on_tick(self, now: float) -> None:
+        """End what takes too long: to be answered, or to send its body."""
+        for call in tuple(self._calls):
+            assert call.target is not None, "it has one once it is among the calls"
+            if call.outcome is not None:
+                continue  # ended by one before it
+            if (
+                not call.whole
+                and now - min(call.heard + _BODY_SECONDS, call.started + call.target.timeout) > 0
+            ):
+                self._refuse(call, Refusal(408, "The body was not sent in time.", close=True))
+            elif now - call.started > call.target.timeout:
+                self._interrupt(call, Outcome.TIMED_OUT)
+
+    def flush(self) -> None:
+        """Write the access lines that are still to be written."""
+        if self._access is not None:
+            self._access.flush()
+
+    # What connections say.
+
+    def open(self, connection: Connection, head: Head) -> Call:
+        """The call that the head begins."""
+        return Call(self, connection, head)
+
+    def advance(self, call: Call) -> None:
+        """Let the call in, or take what came of its body."""
+        if call.exchange is not None or call.outcome is not None:
             return
-        target = self._routes.find(scope["method"], scope["path"])
-        call = Call(scope, send, target, keep_alive=self.keep_alive)
-        call.connection.on_lost = call.lose_client
-        self._calls.add(call)
-        self._observer.on_request(len(self._calls))
-        outcome = Outcome.FAILED
         try:
-            outcome = await self._pass(call, receive)
+            if call.target is None:
+                if call.head.path == self._settings.health_path:
+                    self._answer_health(call)
+                    return
+                self._let_in(call)
+            self._take_body(call)
+            if call.whole:
+                self._find_room(call)
+            elif call.connection.refusal is not None:
+                status, detail = call.connection.refusal
+                raise Refusal(status, detail, close=True)
         except Refusal as refusal:
-            outcome = refusal.outcome
-            await call.refuse(refusal)
-        except Interrupted:
-            assert call.interrupted is not None, "what interrupts says why"
-            outcome = call.interrupted
-            await self._apologise(call)
-        finally:
-            self._calls.discard(call)
-            call.connection.on_lost = None
-            seconds = call.seconds()
-            self._observer.on_request_end(call.connection, outcome, seconds, len(self._calls))
-            if self._settings.access_log:
-                call.log(outcome, seconds)
+            self._refuse(call, refusal)
 
-    async def _pass(self, call: Call, receive: Receive) -> Outcome:
-        lane = self._admission.lane(call.target.kind)
-        self._authorise(call.scope)
-        if lane.is_full():
-            raise _shed(close=call.connection.in_body)
-        self._refuse_declared(call.scope)
-        held = 0
+    def on_lost(self, call: Call) -> None:
+        """The client has left."""
+        self._interrupt(call, Outcome.GONE_RUNNING if call.submitted else Outcome.GONE_WAITING)
 
-        def take(chunk: bytes) -> None:
-            nonlocal held
-            held += len(chunk)
-            self._body_bytes += len(chunk)
-            if held > self._settings.max_body_bytes:
-                raise self._too_large()
-            if self._body_bytes > _BODIES * self._settings.max_body_bytes:
-                raise _shed(close=True)
-
-        timer: asyncio.TimerHandle | None = None
-        try:
-            body = await call.read(receive, _BODY_SECONDS, take)
-            left = call.target.timeout - call.seconds()
-            timer = asyncio.get_running_loop().call_later(left, call.interrupt, Outcome.TIMED_OUT)
-            return await self._run(call, lane, body)
-        finally:
-            self._body_bytes -= held
-            if timer is not None:
-                timer.cancel()
-
-    async def _run(self, call: Call, lane: Lane, body: bytes) -> Outcome:
-        exchange = Exchange(call.scope, body, call.target.name, call.wake, lane.leave)
-
-        def start() -> None:
-            call.submitted = True
-            self._bridge.submit(exchange)
-
-        if not lane.enter(start):
-            raise _shed(close=False)
-        self._observer.on_admission(call.connection)
-        try:
-            return await self._answer(call, exchange)
-        except BaseException:
-            # Nobody takes the rest of the answer: the place must not wait for that.
-            if call.submitted:
-                self._bridge.cancel(exchange)
-            else:
-                lane.forget(start)
-            raise
-
-    async def _answer(self, call: Call, exchange: Exchange) -> Outcome:
-        """Pass the application's response on as it comes."""
-        while True:
-            while exchange.messages:
-                message = exchange.messages.popleft()
-                await call.send(message)
-                if message["type"] == "http.response.body":
-                    if not message.get("more_body"):
-                        await call.flush()
-                        return Outcome.FAILED if call.status >= 500 else Outcome.ANSWERED
-                    self._bridge.acknowledge(exchange, len(message.get("body", b"")))
-            if exchange.failed:
-                if not call.status:
-                    raise Refusal(500, "Internal Server Error", outcome=Outcome.FAILED)
-                call.connection.break_off(flush=True)
-                return Outcome.FAILED
-            await call.wait()
-
-    async def _apologise(self, call: Call) -> None:
-        """Tell the client of a call that was interrupted why, where it can still be told."""
-        if call.status or call.connection.transport.is_closing():
+    def on_flushed(self, call: Call) -> None:
+        """The client has taken what was written: an answer ends with that, a stream may go on."""
+        if call.outcome is not None:
             return
-        if call.interrupted is Outcome.TIMED_OUT:
-            detail = f"The request was not answered within {call.target.timeout:g} seconds."
-            await call.refuse(Refusal(504, detail))
-        elif call.interrupted is Outcome.CUT:
-            await call.refuse(Refusal(503, self._why_cut, RETRY_AFTER, close=True))
+        if call.response_complete:
+            self._end(call, _outcome(call))
+        elif call.exchange is not None and call.unacknowledged:
+            count, call.unacknowledged = call.unacknowledged, 0
+            self._bridge.acknowledge(call.exchange, count)
 
-    def _authorise(self, scope: Scope) -> None:
-        key = self._settings.api_key
-        if key is None:
-            return
-        scheme, _, given = (header(scope, b"authorization") or b"").partition(b" ")
+    # Letting in.
+
+    def _let_in(self, call: Call) -> None:
+        head = call.head
+        call.target, call.path_values = self._routes.find(head.method, head.path)
+        self._calls[call] = None
+        self._observer.on_request(len(self._calls))
+        if self._settings.api_key is not None:
+            self._authorise(head, self._settings.api_key)
+        if self._admission.lane(call.target.kind).is_full():
+            raise _shed()
+        declared = head.values.get(b"content-length")
+        if declared is not None and declared.isdigit() and int(declared) > self._settings.max_body_bytes:
+            raise self._too_large()
+        if not call.whole and not call.size and head.values.get(b"expect", b"").lower() == b"100-continue":
+            call.connection.go_on()
+
+    def _authorise(self, head: Head, key: str) -> None:
+        scheme, _, given = head.values.get(b"authorization", b"").partition(b" ")
         if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), key.encode()):
             raise Refusal(
                 401,
@@ -204,30 +186,170 @@ class Gate:
                 close=True,
             )
 
-    def _refuse_declared(self, scope: Scope) -> None:
-        declared = header(scope, b"content-length")
-        if declared is not None and declared.isdigit() and int(declared) > self._settings.max_body_bytes:
+    def _take_body(self, call: Call) -> None:
+        if call.size == call.counted:
+            return
+        self._body_bytes += call.size - call.counted
+        call.counted = call.size
+        if call.size > self._settings.max_body_bytes:
             raise self._too_large()
+        if self._body_bytes > _BODIES * self._settings.max_body_bytes:
+            raise _shed()
+
+    def _find_room(self, call: Call) -> None:
+        assert call.target is not None, "it was let in"
+        call.exchange = Exchange(call, call.target.compiled)
+        call.start = partial(self._submit, call)
+        if not self._admission.lane(call.target.kind).enter(call.start):
+            raise _shed()
+        self._observer.on_admission(call.connection)
+
+    def _submit(self, call: Call) -> None:
+        assert call.exchange is not None, "it has a place"
+        call.submitted = True
+        self._bridge.submit(call.exchange)
+
+    # What the bridge says.
+
+    def on_end(self, exchange: Exchange) -> None:
+        """The application is done with it: its place is free."""
+        self._admission.lane(exchange.asked.target.kind).leave()
+
+    def on_json(self, exchange: Exchange, body: bytes) -> None:
+        """The answer of a compiled route."""
+        call: Call = exchange.asked
+        if call.outcome is not None:
+            return
+        if not self.keep_alive:
+            call.keep_alive = False
+        headers = call.connection.state.default_headers
+        if self._start_of_json[0] is not headers:  # uvicorn makes them anew when the date has changed
+            self._start_of_json = headers, start_of_json(headers)
+        call.write_json(self._start_of_json[1], body)
+        self._complete(call)
+
+    def on_message(self, exchange: Exchange, message: Message) -> None:
+        """A message of the application's response."""
+        call: Call = exchange.asked
+        if call.outcome is not None:
+            return
+        if not self.keep_alive and not call.status:
+            call.keep_alive = False
+        try:
+            call.write_message(message)
+        except InvalidResponse as error:
+            log.error("%s: the handler's response cannot be sent: %s", call.name, error)
+            self._bridge.cancel(exchange)
+            self._fail(call)
+            return
+        if message["type"] != "http.response.body":
+            return
+        if not message.get("more_body"):
+            self._complete(call)
+            return
+        call.unacknowledged += len(message.get("body", b""))
+        if call.connection.is_flushed:
+            self.on_flushed(call)
+        else:
+            call.connection.watch_flush(call)
+
+    def on_failure(self, exchange: Exchange) -> None:
+        """The application is done, and has not finished its response."""
+        call: Call = exchange.asked
+        if call.outcome is None:
+            self._fail(call)
+
+    # Endings.
+
+    def _complete(self, call: Call) -> None:
+        """All of the answer is written; the call ends when its client has taken it."""
+        call.response_complete = True
+        if call.connection.is_flushed:
+            self._end(call, _outcome(call))
+        else:
+            call.connection.watch_flush(call)
+        call.connection.on_response_complete(call)
+
+    def _refuse(self, call: Call, refusal: Refusal) -> None:
+        if not self.keep_alive:
+            call.keep_alive = False
+        call.write_refusal(refusal)
+        self._finish(call, refusal.outcome)
+
+    def _fail(self, call: Call) -> None:
+        """Nothing more comes of the application."""
+        if not call.status:
+            self._refuse(call, Refusal(500, "Internal Server Error", outcome=Outcome.FAILED))
+        else:
+            call.connection.break_off(flush=True)
+            self._end(call, Outcome.FAILED)
+
+    def _interrupt(self, call: Call, why: Outcome) -> None:
+        """End the call without its answer; only the first reason counts."""
+        if call.outcome is not None:
+            return
+        if call.submitted:
+            assert call.exchange is not None, "it was submitted"
+            self._bridge.cancel(call.exchange)
+        elif call.start is not None:
+            assert call.target is not None, "it waits in its lane"
+            self._admission.lane(call.target.kind).forget(call.start)
+        if call.status or not call.whole:
+            # A response that began, or a body that is still to come, has the connection for itself.
+            call.connection.break_off(flush=False)
+            self._end(call, why)
+        elif why is Outcome.TIMED_OUT:
+            assert call.target is not None, "it has a time"
+            detail = f"The request was not answered within {call.target.timeout:g} seconds."
+            self._refuse(call, Refusal(504, detail, outcome=why))
+        elif why is Outcome.CUT:
+            self._refuse(call, Refusal(503, self._why_cut, RETRY_AFTER, outcome=why, close=True))
+        else:
+            self._end(call, why)
+
+    def _finish(self, call: Call, outcome: Outcome) -> None:
+        """An answer of the gate's own is written."""
+        call.response_complete = True
+        self._end(call, outcome)
+        call.connection.on_response_complete(call)
+
+    def _end(self, call: Call, outcome: Outcome) -> None:
+        call.outcome = outcome
+        call.exchange = call.start = None  # they hold the call: a cycle would keep its body for long
+        if call not in self._calls:
+            return  # it was never let in
+        del self._calls[call]
+        self._body_bytes -= call.counted
+        call.forget_body()
+        seconds = self._clock() - call.started
+        self._observer.on_request_end(call.connection, outcome, seconds, len(self._calls))
+        if self._access is not None:
+            self._access.add(call, outcome, seconds)
+
+    def _answer_health(self, call: Call) -> None:
+        verdict, head = self._verdict(), call.head
+        if head.method not in ("GET", "HEAD"):
+            verdict = Verdict(405, "method not allowed")
+        content = health.body(verdict)
+        headers = [(b"cache-control", b"no-store")]
+        if content:
+            headers.append(JSON)
+        if verdict.status == 405:
+            headers.append((b"allow", b"GET, HEAD"))
+        if not self.keep_alive:
+            call.keep_alive = False
+        call.write_whole(verdict.status, headers, content, with_id=False)
+        self._finish(call, Outcome.ANSWERED)
 
     def _too_large(self) -> Refusal:
         limit = self._settings.max_body_bytes
         return Refusal(413, f"The body is larger than this server's limit of {limit} bytes.", close=True)
 
 
-def _shed(*, close: bool) -> Refusal:
-    return Refusal(503, "The server is busy: try again.", RETRY_AFTER, outcome=Outcome.SHED, close=close)
+def _outcome(call: Call) -> Outcome:
+    """How an answered call has ended."""
+    return Outcome.FAILED if call.status >= 500 else Outcome.ANSWERED
 
 
-async def _answer_health(verdict: Verdict, method: str, send: Send, *, keep_alive: bool) -> None:
-    if method not in ("GET", "HEAD"):
-        verdict = Verdict(405, "method not allowed")
-    content = health.body(verdict)
-    headers = [(b"cache-control", b"no-store")]
-    if content:
-        headers += [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    if verdict.status == 405:
-        headers.append((b"allow", b"GET, HEAD"))
-    if not keep_alive:
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": verdict.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else content})
+def _shed() -> Refusal:
+    return Refusal(503, "The server is busy: try again.", RETRY_AFTER, outcome=Outcome.SHED)

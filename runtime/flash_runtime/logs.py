@@ -54,6 +54,13 @@ def restore() -> None:
             logging.getLogger(name).disabled = False
 
 
+def write(data: bytes) -> None:
+    """Write lines that are made already to where the runtime's own go."""
+    for handler in logging.getLogger(_OWN[0]).handlers:
+        if isinstance(handler, _DescriptorHandler):
+            handler.write(data)
+
+
 def set_slot(slot: int) -> None:
     """Name the worker's slot in every line from now on. Call it once, in the worker."""
     for handler in logging.getLogger(_OWN[0]).handlers:
@@ -79,6 +86,10 @@ class _DescriptorHandler(logging.Handler):
             data = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
         except Exception:  # noqa: BLE001  a user's broken record (`%d` with a string) must not fail the request
             data = f"a log call of {record.pathname}:{record.lineno} cannot be formatted\n".encode()
+        self.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Write all of it, as far as somebody reads it."""
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
@@ -95,7 +106,7 @@ class _JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
-            "time": _timestamp(record.created),
+            "time": timestamp(record.created),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
@@ -119,7 +130,7 @@ class _TextFormatter(logging.Formatter):
     slot: int | None = None
 
     def format(self, record: logging.LogRecord) -> str:
-        parts = [_timestamp(record.created)[11:23], f"{record.levelname:<7}"]
+        parts = [timestamp(record.created)[11:23], f"{record.levelname:<7}"]
         if self.slot is not None:
             parts.append(f"[{self.slot}]")
         current = request_id.get()
@@ -188,7 +199,8 @@ class _PrintStream(io.TextIOBase):
         return cast(BinaryIO, stream.buffer)
 
 
-def _timestamp(seconds: float) -> str:
+def timestamp(seconds: float) -> str:
+    """The time as ISO 8601 has it, in UTC, with milliseconds."""
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
 

@@ -1,8 +1,9 @@
-"""HTTP/1.1 as uvicorn parses it, with the bounds that it leaves out.
+"""HTTP/1.1 on one connection: bytes to requests, each in its turn, and bounds on what a client may send.
 
-A request's head has a limit in bytes and in time, and an offer to upgrade to another protocol is passed over,
-as RFC 9110 (section 7.8) lets a server do; uvicorn would drop the body of such a request. Whoever answers a
-request is told that its client has left, and an answer that comes before the request's end is not lost.
+httptools parses. A request's head has a limit in bytes and in time, and an offer to upgrade to another
+protocol is passed over, as RFC 9110 (section 7.8) lets a server do. Requests that come before an earlier one
+is answered wait for their turn. Whoever answers is told that the client has left, and an answer that comes
+before the request's end is not lost.
 """
 
 from __future__ import annotations
@@ -10,93 +11,180 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections import deque
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
-if TYPE_CHECKING:
-    from uvicorn._types import ASGI3Application
+Headers = list[tuple[bytes, bytes]]
 
-CONNECTION = "flash.connection"
-"""The key of the scope under which whoever answers a request finds its connection."""
 HEAD_BYTES = 64 * 1024
 """The most that a request line and its headers may take together."""
 HEAD_SECONDS = 30.0
 """How long a client may take to send them, from the first byte to the last."""
+KEEP_ALIVE_SECONDS = 600.0
+"""How long a connection may be silent; as the vendor's image has it: a balancer's pool must be the side that
+closes idle connections."""
 LINGER_SECONDS = 2.0
 """How long a client that was refused may take to read why."""
 _OFFERS = (b"upgrade", b"http2-settings")
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class Head:
+    """What comes before a request's body. Names of headers are in lower case; `path` is percent-decoded."""
+
+    __slots__ = (
+        "headers",
+        "http_version",
+        "keep_alive",
+        "method",
+        "path",
+        "query_string",
+        "raw_path",
+        "values",
+    )
+
+    def __init__(
+        self, method: str, url: bytes, headers: Headers, http_version: str, *, keep_alive: bool
+    ) -> None:
+        parsed = httptools.parse_url(url)
+        self.method = method
+        self.raw_path: bytes = parsed.path
+        path = self.raw_path.decode("ascii")
+        self.path = unquote(path) if "%" in path else path
+        self.query_string: bytes = parsed.query or b""
+        self.headers = headers
+        self.http_version = http_version
+        self.keep_alive = keep_alive
+        """Whether the client wants the connection kept after the answer."""
+        self.values = dict(reversed(headers))
+        """The first value of each header."""
+
+
+class Request(Protocol):
+    """A request as its connection sees it, from its head to the end of its answer."""
+
+    whole: bool
+    """Whether all of its body has come; written by the connection."""
+    keep_alive: bool
+    """Whether the connection is kept after the answer."""
+    response_complete: bool
+    """Whether all of its answer has been written."""
+
+    def on_body(self, data: bytes) -> None:
+        """A part of its body came."""
+
+    def advance(self) -> None:
+        """It is its turn, and something may have come: body, its end, or the connection's refusal."""
+
+    def on_lost(self) -> None:
+        """The client has left."""
+
+    def on_flushed(self) -> None:
+        """The client has taken what was written, but for what is on its way."""
+
+
+class Opener(Protocol):
+    """Makes a request of what a connection has read."""
+
+    def open(self, connection: Connection, head: Head) -> Request:
+        """The request with that head; its `advance` is called when its turn has come."""
+
+
+class Connection(asyncio.Protocol):
     """One connection. After a refusal what still comes is passed over, and the connection soon closed."""
 
-    in_body = False
-    """Whether a request's body is still to come."""
-    refusal: tuple[HTTPStatus, str] | None = None
-    """Why nothing more is read: a status and a detail. Whoever reads a body answers with it."""
-    on_lost: Callable[[], None] | None = None
-    """Called when the client has left; set by whoever answers the present request."""
-    quiet_since = 0.0
-    """When something last came or left, on the clock of `time.monotonic()`."""
-    _bytes = 0
-    """What came of a head, of trailers or of a chunk's extension: since the last sign of progress."""
-    _in_head = False
-    _upgrading = False
-    _lingering = False
-    _head_timer: asyncio.TimerHandle | None = None
-    _answering: RequestResponseCycle | None = None
+    def __init__(self, opener: Opener, state: ServerState) -> None:
+        self._opener = opener
+        self.state = state
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until `connection_made`
+        self.server: tuple[str, int] | None = None
+        self.client: tuple[str, int] | None = None
+        self.refusal: tuple[HTTPStatus, str] | None = None
+        """Why nothing more is read: a status and a detail. A request that is cut off by it answers so."""
+        self.quiet_since = 0.0
+        """When something last came or left, on the clock of `time.monotonic()`."""
+        self._parser = self._new_parser()
+        self._url = b""
+        self._headers: Headers = []
+        self._head_since: float | None = None
+        """When the head began that is still to be completed."""
+        self._bytes = 0
+        """What came of a head, of trailers or of a chunk's extension: since the last sign of progress."""
+        self._upgrading = False
+        self._lingering_since: float | None = None
+        self._reading: Request | None = None
+        """The request whose body is still to come."""
+        self._answering: Request | None = None
+        """The request whose turn it is."""
+        self._pipeline: deque[Request] = deque()
+        """The requests behind it."""
+        self._advancing = False
+        self._paused = False
+        self._unflushed: list[Request] = []
+
+    def _new_parser(self) -> Any:
+        parser = httptools.HttpRequestParser(self)
+        # What a client sends behind a request that asks for the connection's end is not an error of that one.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
+
+    # What the transport says.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Give a client that says nothing as long as one that has stopped talking."""
-        super().connection_made(transport)
+        """The connection is there."""
+        self.transport = transport
+        self.server = _address(transport.get_extra_info("sockname"))
+        self.client = _address(transport.get_extra_info("peername"))
         self.quiet_since = time.monotonic()
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        self.state.connections.add(self)  # type: ignore[arg-type]  # it knows uvicorn's protocols alone
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers, and say that the client has left."""
-        self._stop_timer()
-        self._unset_keepalive_if_required()
-        super().connection_lost(exc)
-        if self._answering is not None:
-            # uvicorn tells the last request that came, which need not be the one that is answered.
-            self._answering.disconnected = True
-        if self.on_lost is not None:
-            self.on_lost()
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request is on it: neither one that comes, nor one that is answered or not yet read."""
-        if self._in_head or self.transport.get_write_buffer_size():
-            return False
-        return self.cycle is None or self.cycle.response_complete
+        """The client has left, or was left."""
+        self.state.connections.discard(self)
+        lost = [*self._unflushed, *([self._answering] if self._answering is not None else [])]
+        self._unflushed = []
+        self._answering = self._reading = None
+        self._pipeline.clear()
+        self._parser = None
+        for request in lost:
+            request.on_lost()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and refuse what is no HTTP or a head that is too long already."""
         if self.refusal is not None:
             return
-        self._unset_keepalive_if_required()
         self.quiet_since = time.monotonic()
         self._bytes += len(data)
         try:
             self._feed(data)
         except httptools.HttpParserError:
             self._refuse(HTTPStatus.BAD_REQUEST, "This is no HTTP request.")
-        if self._in_head or self.in_body:
-            if self._bytes > HEAD_BYTES:
-                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
-            elif self._in_head and self._head_timer is None:
-                self._head_timer = self.loop.call_later(HEAD_SECONDS, self._on_slow_head)
+        if (self._head_since is not None or self.in_body) and self._bytes > HEAD_BYTES:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
+        self._advance()
+
+    def pause_writing(self) -> None:
+        """More is on its way to the client than it takes."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """The client has taken it."""
+        self._paused = False
+        flushed, self._unflushed = self._unflushed, []
+        for request in flushed:
+            request.on_flushed()
+
+    # What the parser says.
 
     def _feed(self, data: bytes) -> None:
         while True:
             try:
-                self.parser.feed_data(data)
+                self._parser.feed_data(data)
                 return
             except httptools.HttpParserUpgrade as upgrade:
                 if self.refusal is not None:
@@ -104,13 +192,12 @@ class BoundedProtocol(HttpToolsProtocol):
                 # The parser takes what follows for another protocol: a new one reads it, and the head, again.
                 data = self._head_without_offer() + data[upgrade.args[0] :]
                 self._upgrading = False
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+                self._parser = self._new_parser()
 
     def _head_without_offer(self) -> bytes:
-        version = self.parser.get_http_version().encode()
-        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
-        for name, value in self.headers:
+        version = self._parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self._parser.get_method(), self._url, version)]
+        for name, value in self._headers:
             if name == b"connection":
                 kept = [each for each in value.split(b",") if each.strip().lower() not in _OFFERS]
                 if kept:
@@ -121,121 +208,186 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        self._in_head, self._bytes = True, 0
-        super().on_message_begin()
-        self.scope[CONNECTION] = self  # type: ignore[literal-required]
+        self._head_since = self.quiet_since
+        self._bytes = 0
+        self._url = b""
+        self._headers = []
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request's target."""
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header. One that comes after the body (a trailer) was not there when the request was let in."""
-        if self._in_head:
-            super().on_header(name, value)
+        if self._head_since is not None:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """A head is whole: start the request, unless it is too long or is to be read again."""
-        self._in_head, self._bytes = False, 0
-        self._stop_timer()
+        """A head is whole: it becomes a request, unless it is too long or is to be read again."""
+        self._head_since, self._bytes = None, 0
         if self.refusal is not None:
             return
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > HEAD_BYTES:
+        parser, headers = self._parser, self._headers
+        method, version = parser.get_method(), parser.get_http_version()
+        if len(self._url) + sum([len(name) + len(value) + 4 for name, value in headers]) > HEAD_BYTES:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
-        elif self.parser.get_method() == b"CONNECT":
+        elif method == b"CONNECT":
             self._refuse(HTTPStatus.NOT_IMPLEMENTED, "CONNECT is for proxies, and this is none.")
-        elif self.parser.should_upgrade():
+        elif parser.should_upgrade():
             self._upgrading = True
         else:
-            self.in_body = True
-            super().on_headers_complete()
-            self.cycle.transport = _Lingering(self)  # type: ignore[assignment]
+            kept = version != "1.0" and parser.should_keep_alive()
+            head = Head(method.decode("ascii"), self._url, headers, version, keep_alive=kept)
+            request = self._reading = self._opener.open(self, head)
+            if self._answering is None:
+                self._answering = request
+            else:
+                self._pipeline.append(request)
+                if len(self._pipeline) == 1:
+                    self.transport.pause_reading()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
         self._bytes = 0
-        if self.refusal is None:
-            super().on_body(body)
+        if self._reading is not None and self.refusal is None:
+            self._reading.on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        if self.refusal is None and not self._upgrading:
-            self.in_body = False
-            self.cycle.transport = self.transport
-            super().on_message_complete()
+        if self._reading is not None and self.refusal is None and not self._upgrading:
+            self._reading.whole = True
+            self._reading = None
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+    # What those say who answer.
 
-    def on_response_complete(self) -> None:
-        """An answer has left; a refusal of what came after its request is next."""
+    @property
+    def in_body(self) -> bool:
+        """Whether a request's body is still to come."""
+        return self._reading is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is on it: neither one that comes, nor one that is answered or not yet read."""
+        if self._head_since is not None or self.transport.get_write_buffer_size():
+            return False
+        return self._answering is None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an answer can still be written."""
+        return self._lingering_since is None and not self.transport.is_closing()
+
+    def go_on(self) -> None:
+        """Tell a client that waits for it that its body is welcome (RFC 9110, section 10.1.1)."""
+        self.transport.write(_CONTINUE)
+
+    def on_response_complete(self, request: Request) -> None:
+        """The answer to the request is written: the next one's turn comes, or the connection's end."""
+        self.state.total_requests += 1
         self.quiet_since = time.monotonic()
-        super().on_response_complete()
-        if self.refusal is not None and self.cycle.response_complete:
-            self._answer_refusal()
+        if not request.keep_alive:
+            self.close()
+        self._advance()
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether the client takes what is written as fast as it comes; else `on_flushed` is called later."""
+        return not self._paused
+
+    def watch_flush(self, request: Request) -> None:
+        """Call the request's `on_flushed` once the client has taken what is written."""
+        self._unflushed.append(request)
+
+    def close(self) -> None:
+        """Close, once what is written has left; where a body is still to come, soon, so that it does."""
+        if self.in_body:
+            self._linger()
+        else:
+            self.transport.close()
 
     def break_off(self, *, flush: bool) -> None:
         """Close in the midst of a request or its answer: the only way left to tell the client.
 
         With `flush`, what was written before still leaves.
         """
-        if self._answering is not None:
-            self._answering.disconnected = True
-            self._answering.message_event.set()
         if flush:
             self.transport.close()
         else:
             self.transport.abort()
 
-    def _on_slow_head(self) -> None:
-        self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"The head was not sent within {HEAD_SECONDS:g} seconds.")
+    def shutdown(self) -> None:
+        """Close once what is on it is answered; uvicorn's server calls this."""
+        if self._answering is None:
+            self.transport.close()
+        else:
+            self._answering.keep_alive = False
 
-    def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def look_after(self, now: float) -> None:
+        """Refuse a head that comes too slowly, and close what has been silent or lingering for too long."""
+        if self._lingering_since is not None:
+            if now - self._lingering_since > LINGER_SECONDS:
+                self.transport.close()
+        elif self._head_since is not None and now - self._head_since > HEAD_SECONDS:
+            detail = f"The head was not sent within {HEAD_SECONDS:g} seconds."
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, detail)
+            self._advance()
+        elif self._answering is None and now - self.quiet_since > KEEP_ALIVE_SECONDS:
+            self.transport.close()
+
+    # Turns.
+
+    def _advance(self) -> None:
+        """Let the request go on whose turn it is, and after it those that can be answered at once."""
+        if self._advancing:
+            return  # by an answer within the loop below
+        self._advancing = True
+        try:
+            while self._answering is not None:
+                if not self._answering.response_complete:
+                    self._answering.advance()
+                request = self._answering
+                if request is None or not request.response_complete:
+                    return
+                self._answering = None
+                if self._pipeline and self.is_open:
+                    self._answering = self._pipeline.popleft()
+                    if not self._pipeline:
+                        self.transport.resume_reading()
+        finally:
+            self._advancing = False
+        if self.refusal is not None:
+            self._answer_refusal()
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        """Read no more, and say why: now, or when the answers that are due before have left."""
-        if self.refusal is not None:
-            return
-        self.refusal = status, detail
-        self._stop_timer()
-        if self.cycle is None or self.cycle.response_complete:
-            self._answer_refusal()
-        elif self.in_body:
-            self.cycle.message_event.set()  # whoever reads the body finds the refusal
+        """Read no more; `_advance` says why when the answers that are due before have left."""
+        if self.refusal is None:
+            self.refusal = status, detail
+            self._head_since = None
 
     def _answer_refusal(self) -> None:
         assert self.refusal is not None, "there is one"
-        if self._lingering or self.transport.is_closing():
+        if not self.is_open:
             return
         status, detail = self.refusal
         content = json.dumps({"detail": detail}).encode()
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
         head += f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
         self.transport.write(head.encode() + content)
-        self.linger()
+        self._linger()
 
-    def linger(self) -> None:
+    def _linger(self) -> None:
         """Close soon: closing with something unread resets the connection, and the answer with it."""
-        if self._lingering or self.transport.is_closing():
+        if not self.is_open:
             return
-        self._lingering = True
+        self._lingering_since = time.monotonic()
         self.refusal = self.refusal or (HTTPStatus.BAD_REQUEST, "The connection is closing.")
-        self.flow.resume_reading()
+        self.transport.resume_reading()
         self.transport.write_eof()
-        self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
-class _Lingering:
-    """The transport as the answer to a request sees it whose body is still to come."""
-
-    def __init__(self, connection: BoundedProtocol) -> None:
-        self._connection = connection
-        self.write = connection.transport.write
-        self.is_closing = connection.transport.is_closing
-
-    def close(self) -> None:
-        self._connection.linger()
+def _address(name: Any) -> tuple[str, int] | None:
+    """Host and port of a socket's name."""
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None
 
 
 _TOO_LARGE = f"The request line and the headers are larger than {HEAD_BYTES} bytes."

@@ -1,6 +1,7 @@
 """Routing on the I/O loop: which handler a request is for, before the application is asked.
 
-The answer decides where the request waits and how long it may take. The application routes again by itself.
+The answer decides where the request waits, how long it may take, and whether it needs FastAPI. What goes
+FastAPI's way is routed again there.
 """
 
 from __future__ import annotations
@@ -8,11 +9,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from starlette.convertors import Convertor
 from starlette.routing import compile_path
 
 from flash_runtime.admission import Kind
+from flash_runtime.compiled import Compiled
 from flash_runtime.manifest import Route
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A route of the application. Where it is not `compiled`, `why_not` says why, in words."""
+
+    route: Route
+    kind: Kind
+    compiled: Compiled | None = None
+    why_not: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,46 +40,61 @@ class Target:
     kind: Kind
     timeout: float
     """Seconds from the request's arrival to the end of its response."""
+    compiled: Compiled | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    method: str
+    regex: re.Pattern[str]
+    convertors: dict[str, Convertor[Any]]
+    target: Target
 
 
 class RouteTable:
     """The routes in the order of `manifest.routes_for`: those without path parameters first.
 
-    `kinds` has the kind of each route's handler, `timeouts` the seconds of the routes (`METHOD /path`) that
-    do not take `timeout`. `documents` are the paths that come before any pattern and have no handler.
+    `timeouts` has the seconds of the routes (`METHOD /path`) that do not take `timeout`. `documents` are the
+    paths that come before any pattern and have no handler.
     """
 
     def __init__(
         self,
-        kinds: Iterable[tuple[Route, Kind]],
+        mounted: Iterable[Mounted],
         timeout: float,
         timeouts: Mapping[str, float],
         documents: Iterable[str] = (),
     ) -> None:
         self._nothing = Target("no handler", None, Kind.NONE, timeout)
         self._plain = {("GET", path): self._nothing for path in documents}
-        self._patterns: list[tuple[str, re.Pattern[str], Target]] = []
-        for route, kind in kinds:
+        self._patterns: list[_Pattern] = []
+        for each in mounted:
+            route = each.route
             name = f"{route} ({route.module}.{route.function})"
-            target = Target(name, route.path, kind, timeouts.get(str(route), timeout))
+            seconds = timeouts.get(str(route), timeout)
+            target = Target(name, route.path, each.kind, seconds, each.compiled)
             if "{" in route.path:
-                self._patterns.append((route.method, compile_path(route.path)[0], target))
+                regex, _, convertors = compile_path(route.path)
+                self._patterns.append(_Pattern(route.method, regex, convertors, target))
             else:
                 self._plain.setdefault((route.method, route.path), target)
 
     @property
     def kinds(self) -> frozenset[Kind]:
         """The kinds of what there is."""
-        targets = [*self._plain.values(), *(target for _, _, target in self._patterns)]
+        targets = [*self._plain.values(), *(pattern.target for pattern in self._patterns)]
         return frozenset(target.kind for target in targets)
 
-    def find(self, method: str, path: str) -> Target:
-        """The target of a request for `path`, percent-decoded."""
+    def find(self, method: str, path: str) -> tuple[Target, Values]:
+        """The target of a request for `path`, percent-decoded, and the values of its path's parameters."""
         # In the application's patterns, as in Python's, the end is also before a last line feed.
         target = self._plain.get((method, path.removesuffix("\n")))
         if target is not None:
-            return target
-        for known, pattern, target in self._patterns:
-            if known == method and pattern.match(path):
-                return target
-        return self._nothing
+            return target, {}
+        for pattern in self._patterns:
+            if pattern.method == method and (match := pattern.regex.match(path)):
+                given = match.groupdict()
+                return pattern.target, {
+                    name: pattern.convertors[name].convert(value) for name, value in given.items()
+                }
+        return self._nothing, {}

@@ -20,7 +20,7 @@ from flash_runtime.bridge import Bridge
 from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE
 from flash_runtime.gate import Gate
 from flash_runtime.processes import resident_bytes
-from flash_runtime.protocol import BoundedProtocol
+from flash_runtime.protocol import Connection
 from flash_runtime.scoreboard import Outcome, Phase, Record, Scoreboard, State
 from flash_runtime.settings import MEBIBYTE
 from flash_runtime.stalls import LoopWatch
@@ -39,9 +39,9 @@ _FLUSH_SECONDS = 0.1
 """How long the last answers have to leave."""
 LINGER_SECONDS = 2.0
 """How long the clients of a worker that is replaced may take to learn, by an answer, that it closes."""
-_KEEP_ALIVE_SECONDS = 600
-"""As the vendor's image has it: a balancer's pool must be the side that closes idle connections."""
 _POLL_SECONDS = 0.02
+_LOOK_SECONDS = 0.5
+"""How often connections are looked after that are silent."""
 _STOPPING = "The server is stopping."
 _REPLACED = "The worker that had the request is replaced."
 
@@ -80,6 +80,7 @@ class Server:
         self._told_to_drain = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wedged_since: float | None = None
+        self._next_look = 0.0
         self._parent = os.getppid()
 
     def start(self, gate: Gate, on_end: Callable[[], None]) -> None:
@@ -117,12 +118,12 @@ class Server:
         """A request came."""
         self._record.set_in_flight(in_flight)
 
-    def on_admission(self, connection: BoundedProtocol) -> None:
+    def on_admission(self, connection: Connection) -> None:
         """The connection's request runs or waits."""
         self._acceptor.on_seen(connection)
 
     def on_request_end(
-        self, connection: BoundedProtocol, outcome: Outcome, seconds: float, in_flight: int
+        self, connection: Connection, outcome: Outcome, seconds: float, in_flight: int
     ) -> None:
         """A request has ended."""
         self._record.count(outcome, seconds)
@@ -135,15 +136,18 @@ class Server:
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._bridge.connect(self._loop)
+        self._bridge.connect(self._loop, self._gate)
         await self._uvicorn.startup()
         self._record.set_resident_when_ready(-(-resident_bytes(os.getpid()) // MEBIBYTE))
         self._record.set_state(State.READY, os.getpid())
         log.info("ready", extra={"pid": os.getpid()})
-        await self._uvicorn.main_loop()
-        await self._drain()
+        try:
+            await self._uvicorn.main_loop()
+            await self._drain()
+        finally:
+            self._gate.flush()
 
-    def _start_acceptor(self, make_protocol: Callable[[], BoundedProtocol]) -> Acceptor:
+    def _start_acceptor(self, make_protocol: Callable[[], Connection]) -> Acceptor:
         settings = self._settings
         connections: set[Any] = self._uvicorn.server_state.connections
         self._acceptor = Acceptor(
@@ -162,6 +166,8 @@ class Server:
         now = time.monotonic()
         self._record.set_beat(now, self._watch.tick())
         self._acceptor.publish_load()
+        self._gate.on_tick(now)
+        self._look_after_connections(now)
         await self._look_after_wedge(now)
         phase = self._board.phase
         if phase in (Phase.LEAVING, Phase.DRAINING):
@@ -169,6 +175,14 @@ class Server:
         # A handler that holds the main thread also keeps it from handling SIGTERM.
         told = self._told_to_drain or self._record.told
         return told or phase is Phase.DRAINING or os.getppid() != self._parent
+
+    def _look_after_connections(self, now: float) -> None:
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_SECONDS
+        connections: set[Any] = self._uvicorn.server_state.connections
+        for connection in tuple(connections):
+            connection.look_after(now)
 
     async def _look_after_wedge(self, now: float) -> None:
         if self._record.is_wedged(now):
@@ -235,37 +249,41 @@ class Server:
         await asyncio.sleep(_FLUSH_SECONDS)
 
 
+async def _no_application(*_: Any) -> None:
+    """What uvicorn is told to serve: connections give their requests to the gate."""
+
+
 class _Uvicorn(uvicorn.Server):
     """uvicorn's server with an acceptor of our own, and `on_every_tick` to say when it is to drain."""
 
     def __init__(
         self,
         gate: Gate,
-        start_acceptor: Callable[[Callable[[], BoundedProtocol]], Acceptor],
+        start_acceptor: Callable[[Callable[[], Connection]], Acceptor],
         on_every_tick: Callable[[], Any],
     ) -> None:
         config = uvicorn.Config(
-            gate,
-            http=BoundedProtocol,
+            _no_application,
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         )
         config.load()
         super().__init__(config)
         self.lifespan = config.lifespan_class(config)
+        self._gate = gate
         self._start_acceptor = start_acceptor
         self._on_every_tick = on_every_tick
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start accepting."""
 
-        def make_protocol() -> BoundedProtocol:
-            return BoundedProtocol(self.config, self.server_state, self.lifespan.state)
+        def make_protocol() -> Connection:
+            return Connection(self._gate, self.server_state)
 
         acceptor: Any = self._start_acceptor(make_protocol)  # all that is asked of it is to close
         self.servers = [acceptor]

@@ -4,20 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from flash_runtime.responses import HandlerExit, escapes
+
+log = logging.getLogger("flash_runtime.threads")
 
 T = TypeVar("T")
 
 
 class Threads:
-    """At most `count` threads, started when they are needed."""
+    """At most `limit` threads, started when they are needed and kept from then on."""
 
-    def __init__(self, count: int) -> None:
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="flash-handler")
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._jobs: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._started = 0
+        self._unfinished = 0
+
+    def submit(self, job: Callable[..., None], *arguments: Any) -> None:
+        """Have a thread call `job`, which must not raise."""
+        with self._lock:
+            self._unfinished += 1
+            is_short = self._started < min(self._unfinished, self._limit)
+            self._started += is_short
+        self._jobs.put((job, arguments))
+        if is_short:
+            name = f"flash-handler-{self._started}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            job, arguments = self._jobs.get()
+            try:
+                job(*arguments)
+            except BaseException:
+                log.critical("a job of the threads raised", exc_info=True)
+            del job, arguments  # they may hold a request's whole body
+            with self._lock:
+                self._unfinished -= 1
 
     async def run(self, function: Callable[..., T], *arguments: Any, **values: Any) -> T:
         """The function's result, from a thread that has the caller's context.
@@ -26,17 +56,21 @@ class Threads:
         its place is not given away before. Raises what the function raises, or `HandlerExit` for what would
         end more than the request.
         """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
         context = contextvars.copy_context()
 
-        def call() -> T:
+        def call() -> None:
             try:
-                return context.run(function, *arguments, **values)
-            except BaseException as error:
-                if escapes(error):
-                    raise HandlerExit(error) from error
-                raise
+                result = context.run(function, *arguments, **values)
+            except BaseException as error:  # noqa: BLE001  it is the caller's
+                raised = HandlerExit(error) if escapes(error) else error
+                raised.__cause__ = error if raised is not error else error.__cause__
+                loop.call_soon_threadsafe(future.set_exception, raised)
+            else:
+                loop.call_soon_threadsafe(future.set_result, result)
 
-        future = asyncio.get_running_loop().run_in_executor(self._pool, call)
+        self.submit(call)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:

@@ -29,6 +29,7 @@ from gunicorn.workers.base import Worker
 from flash_runtime import app as application
 from flash_runtime import health, logs
 from flash_runtime.acceptor import Turn
+from flash_runtime.access import AccessLog
 from flash_runtime.admission import SMALL_CONCURRENCY, Admission, Kind, limits
 from flash_runtime.app import Application
 from flash_runtime.bridge import Bridge
@@ -139,11 +140,13 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         """Import the handlers and mount them; raises `Fault`."""
         settings = self.launch.settings
         own = limits(Kind.SYNC, settings.max_concurrency, settings.max_queue, on_gpu=self._on_gpu)
-        threads = Threads(own.concurrency)
-        app = application.load(self.launch.package, settings.sdk, threads, self._on_device_lost)
+        self._threads = Threads(own.concurrency)
+        app = application.load(self.launch.package, settings.sdk, self._threads, self._on_device_lost)
         # User code may have set signals and logging up for itself while it was imported.
         self._init_signals()
         logs.restore()
+        if self.slot.number == 0:  # the others have the same
+            _log_routes(app)
         return app
 
     def _on_device_lost(self, why: str) -> None:
@@ -168,7 +171,9 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
 
     def _build_server(self, app: Application, loop: asyncio.AbstractEventLoop) -> tuple[Server, Gate]:
         settings, board = self.launch.settings, self.launch.board
-        routes = RouteTable(app.kinds, settings.request_timeout, dict(settings.route_timeouts), app.documents)
+        routes = RouteTable(
+            app.routes, settings.request_timeout, dict(settings.route_timeouts), app.documents
+        )
         admission = Admission(
             settings.max_concurrency,
             settings.max_queue,
@@ -180,7 +185,7 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self._takes_few = board.slots > 1 and narrow <= SMALL_CONCURRENCY
         turn = Turn(self.record, board, narrow if self._takes_few else 0) if board.slots > 1 else None
         descriptors = raise_descriptor_limit()
-        bridge = Bridge(app.asgi, loop)
+        bridge = Bridge(app.asgi, loop, self._threads)
         server = Server(
             ServerSettings(
                 settings.drain_timeout,
@@ -194,14 +199,14 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             board,
         )
         gate = Gate(
-            GateSettings(
-                settings.health_path, settings.max_body_bytes, settings.api_key, settings.access_log
-            ),
+            GateSettings(settings.health_path, settings.max_body_bytes, settings.api_key),
             routes,
             admission,
             bridge,
             lambda: health.verdict(board),
             server,
+            AccessLog.make(settings.log_format, self.slot.number) if settings.access_log else None,
+            time.monotonic,
             # A kept connection would bring its next request here, whoever is idle then.
             keep_alive=not self._takes_few,
         )
@@ -215,6 +220,17 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.record.set_load(load)
         if load < before and self._server is not None:
             self._server.on_room()
+
+
+def _log_routes(app: Application) -> None:
+    """Say which routes are compiled, and why the others are not."""
+    log.info(
+        "routes",
+        extra={
+            "compiled": [str(each.route) for each in app.routes if each.compiled is not None],
+            "by_fastapi": {str(each.route): each.why_not for each in app.routes if each.compiled is None},
+        },
+    )
 
 
 def _stop_loop(loop: asyncio.AbstractEventLoop, ended: threading.Event, code: int) -> None:
@@ -231,7 +247,7 @@ def import_framework() -> None:
 
     `gc.freeze` keeps a later collection in a worker from touching, and so copying, the shared pages.
     """
-    for name in ("uvicorn.lifespan.off", "uvicorn.protocols.http.httptools_impl", "fastapi.openapi.docs"):
+    for name in ("uvicorn.lifespan.off", "fastapi.openapi.docs"):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()

@@ -31,7 +31,7 @@ export UV_PROJECT_ENVIRONMENT = $(VENV)
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults soak check format schema lock clean image image-cpu test-image bench-image bench-even push
+.PHONY: help run test test-faults soak check format schema lock clean image image-cpu test-image bench bench-image bench-even push
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,10 @@ test-faults: $(SYNCED) ## Run the tests that inject faults into real processes u
 
 soak: $(SYNCED) ## Load with a fault at random every few seconds, for MINUTES=5; writes benchmarks/soak.md.
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
+
+bench: $(SYNCED) ## Measure speed, starts and memory beside the peers; 25 minutes; needs wrk and a quiet machine.
+	@$(UV) sync --quiet --frozen --inexact --group bench --python $(PYTHON)
+	$(BIN)/python -m benchmarks.speed $(ARGS)
 
 bench-even: $(SYNCED) ## Measure how evenly workers that take one request at a time are busy.
 	$(BIN)/python -m benchmarks.even_gpus $(ARGS)

@@ -209,8 +209,14 @@ class Bridge:
             self._end(exchange, None)
             return
         self._starting = exchange
-        task = asyncio.Task(work, loop=self._app_loop, context=self._context_of(exchange), **_EAGER)
-        self._starting = None
+        try:
+            task = asyncio.Task(work, loop=self._app_loop, context=self._context_of(exchange), **_EAGER)
+        except BaseException:
+            # What is meant to end the process passes through the first steps of a task that starts eagerly.
+            self._end(exchange, None)
+            raise
+        finally:
+            self._starting = None
         if task.done():
             self._on_task_done(task, exchange)
             return

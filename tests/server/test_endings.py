@@ -1,0 +1,53 @@
+"""However a request ends, its place is free afterwards: places that are lost are a worker that is lost."""
+
+import re
+
+import httpx
+import pytest
+
+from tests.serving import Server, serve, until, user_code
+
+SOURCE = """
+from fastapi import Depends
+from starlette.background import BackgroundTask
+from starlette.responses import JSONResponse, Response
+
+async def leave():
+    raise SystemExit(3)
+
+async def leave_behind():
+    return JSONResponse("answered", background=BackgroundTask(leave))
+
+async def depend(value: int = Depends(leave)):
+    return value
+
+async def here():
+    return "here"
+"""
+ROUTES = [
+    ("GET", "/leave_behind", "leave_behind"),
+    ("GET", "/depend", "depend"),
+    ("GET", "/here", "here"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("endings")
+    directory = user_code(tmp_path, SOURCE, ROUTES)
+    settings = {"FLASH_WORKERS": 1, "FLASH_MAX_CONCURRENCY": 1, "FLASH_REQUEST_TIMEOUT": 3}
+    with serve(tmp_path, FLASH_APP_DIR=directory, separate_health=True, **settings) as running:
+        yield running
+
+
+def running(server: Server) -> int:
+    text = httpx.get(f"http://127.0.0.1:{server.health_port}/metrics", timeout=5).text
+    (count,) = re.findall(r"^flash_requests_running (\d+)$", text, re.MULTILINE)
+    return int(count)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/leave_behind", 200), ("/depend", 500)])
+def test_sys_exit_beside_the_handler_frees_the_place(server: Server, path, status):
+    assert server.client.get(path).status_code == status
+    until(lambda: running(server) == 0, "its place is free", 2)
+    assert server.client.get("/here").json() == "here"

@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._answering: Request | None = None
         """The request whose turn it is."""
         self._pipeline: deque[Request] = deque()
-        """The requests behind it."""
+        """The requests behind it, and behind answers that the client does not take; nothing is read meanwhile."""
         self._advancing = False
         self._paused = False
         self._unflushed: list[Request] = []
@@ -178,6 +178,7 @@ class Connection(asyncio.Protocol):
         flushed, self._unflushed = self._unflushed, []
         for request in flushed:
             request.on_flushed()
+        self._advance()
 
     # What the parser says.
 
@@ -239,7 +240,7 @@ class Connection(asyncio.Protocol):
             kept = version != "1.0" and parser.should_keep_alive()
             head = Head(method.decode("ascii"), self._url, headers, version, keep_alive=kept)
             request = self._reading = self._opener.open(self, head)
-            if self._answering is None:
+            if self._answering is None and not self._pipeline and not self._paused:
                 self._answering = request
             else:
                 self._pipeline.append(request)
@@ -270,7 +271,7 @@ class Connection(asyncio.Protocol):
         """Whether no request is on it: neither one that comes, nor one that is answered or not yet read."""
         if self._head_since is not None or self.transport.get_write_buffer_size():
             return False
-        return self._answering is None
+        return self._answering is None and not self._pipeline
 
     @property
     def is_open(self) -> bool:
@@ -332,7 +333,7 @@ class Connection(asyncio.Protocol):
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, detail)
             self._advance()
         elif self._answering is None and now - self.quiet_since > KEEP_ALIVE_SECONDS:
-            self.transport.close()
+            self.transport.abort()  # with what it has not taken in all that time
 
     # Turns.
 
@@ -342,21 +343,26 @@ class Connection(asyncio.Protocol):
             return  # by an answer within the loop below
         self._advancing = True
         try:
-            while self._answering is not None:
-                if not self._answering.response_complete:
-                    self._answering.advance()
+            while self._answering is not None or self._take_turn():
                 request = self._answering
-                if request is None or not request.response_complete:
+                if request is not None and not request.response_complete:
+                    request.advance()
+                if self._answering is None or not self._answering.response_complete:
                     return
                 self._answering = None
-                if self._pipeline and self.is_open:
-                    self._answering = self._pipeline.popleft()
-                    if not self._pipeline:
-                        self.transport.resume_reading()
         finally:
             self._advancing = False
-        if self.refusal is not None:
+        if self.refusal is not None and not self._pipeline:
             self._answer_refusal()
+
+    def _take_turn(self) -> bool:
+        """Give the next request its turn, once the client takes the answers before it."""
+        if not self._pipeline or self._paused or not self.is_open:
+            return False
+        self._answering = self._pipeline.popleft()
+        if not self._pipeline:
+            self.transport.resume_reading()
+        return True
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
         """Read no more; `_advance` says why when the answers that are due before have left."""

@@ -576,3 +576,22 @@ def test_changes_to_valid_requests_do_no_harm(server):
     ]
     with unharmed(server):
         throw(server, [mutated(dice, dice.choice(valid)) for _ in range(600)])
+
+
+def test_nothing_is_read_from_a_client_that_takes_no_answers_until_it_does(server):
+    request = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
+    many, most = request * 1000, 24 << 20  # far more than the kernel keeps of a connection
+    with socket.create_connection(("127.0.0.1", server.port), timeout=1) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < most:
+                sent += client.send(many[sent % len(many) :])
+        assert sent < most
+        client.settimeout(5)
+        expected, answers, rest = sent // len(request), 0, b""
+        while answers < expected:
+            rest += client.recv(1 << 20)
+            *whole, rest = rest.split(b'{"status":"healthy"}')
+            answers += len(whole)
+    assert server.ping() == 200

@@ -191,7 +191,6 @@ class Bridge:
         assert exchange.compiled is not None, "else it is the application loop's"
         outcome = self._context_of(exchange).run(exchange.compiled.call, exchange.asked)
         if isinstance(outcome, bytes):
-            exchange.finished = True
             self._end(exchange, outcome)
         else:
             self._to_app.put(lambda: self._start(exchange, self._run(exchange, outcome or self._app)))
@@ -244,7 +243,6 @@ class Bridge:
         if exchange.compiled is not None:
             outcome = await exchange.compiled.answer(exchange.asked)
             if isinstance(outcome, bytes):
-                exchange.finished = True
                 return outcome
             app = outcome
         await self._run(exchange, app or self._app)

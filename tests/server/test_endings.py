@@ -1,6 +1,7 @@
 """However a request ends, its place is free afterwards: places that are lost are a worker that is lost."""
 
 import re
+import time
 
 import httpx
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tests.serving import Server, serve, until, user_code
 
 SOURCE = """
+import asyncio
 from fastapi import Depends
 from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse, Response
@@ -21,12 +23,17 @@ async def leave_behind():
 async def depend(value: int = Depends(leave)):
     return value
 
+async def cancel_itself():
+    asyncio.current_task().cancel()
+    return "done"
+
 async def here():
     return "here"
 """
 ROUTES = [
     ("GET", "/leave_behind", "leave_behind"),
     ("GET", "/depend", "depend"),
+    ("GET", "/cancel_itself", "cancel_itself"),
     ("GET", "/here", "here"),
 ]
 
@@ -51,3 +58,9 @@ def test_sys_exit_beside_the_handler_frees_the_place(server: Server, path, statu
     assert server.client.get(path).status_code == status
     until(lambda: running(server) == 0, "its place is free", 2)
     assert server.client.get("/here").json() == "here"
+
+
+def test_a_handler_that_cancels_itself_and_returns_is_500_at_once(server: Server):
+    begun = time.monotonic()
+    assert server.client.get("/cancel_itself").status_code == 500
+    assert time.monotonic() - begun < 1

@@ -255,7 +255,7 @@ class Bridge:
             if not exchange.taken:
                 exchange.taken = True
                 return {"type": "http.request", "body": exchange.asked.body, "more_body": False}
-            if not exchange.cancelled:
+            if not exchange.cancelled and not exchange.finished:
                 exchange.gone = exchange.gone or asyncio.Event()
                 await exchange.gone.wait()
             return _DISCONNECT
@@ -270,6 +270,8 @@ class Bridge:
             held.clear()
             if not message.get("more_body"):
                 exchange.finished = True
+                if exchange.gone is not None:
+                    exchange.gone.set()
                 self._app_loop.call_soon(self._finish, exchange, messages)
                 return
             self._to_io.put(lambda: self._deliver(exchange, messages))

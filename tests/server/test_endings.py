@@ -10,7 +10,7 @@ from tests.serving import Server, serve, until, user_code
 
 SOURCE = """
 import asyncio
-from fastapi import Depends
+from fastapi import Depends, Request
 from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse, Response
 
@@ -23,6 +23,18 @@ async def leave_behind():
 async def depend(value: int = Depends(leave)):
     return value
 
+async def watch(request: Request):
+    async def until_disconnected():
+        while not await request.is_disconnected():
+            await asyncio.sleep(0.01)
+    return JSONResponse("answered", background=BackgroundTask(until_disconnected))
+
+async def receive(request: Request):
+    await request.body()
+    waiting = asyncio.create_task(request.receive())
+    await asyncio.sleep(0.01)
+    return JSONResponse("answered", background=BackgroundTask(asyncio.wait, [waiting]))
+
 async def cancel_itself():
     asyncio.current_task().cancel()
     return "done"
@@ -33,6 +45,8 @@ async def here():
 ROUTES = [
     ("GET", "/leave_behind", "leave_behind"),
     ("GET", "/depend", "depend"),
+    ("GET", "/watch", "watch"),
+    ("GET", "/receive", "receive"),
     ("GET", "/cancel_itself", "cancel_itself"),
     ("GET", "/here", "here"),
 ]
@@ -64,3 +78,9 @@ def test_a_handler_that_cancels_itself_and_returns_is_500_at_once(server: Server
     begun = time.monotonic()
     assert server.client.get("/cancel_itself").status_code == 500
     assert time.monotonic() - begun < 1
+
+
+@pytest.mark.parametrize("path", ["/watch", "/receive"])
+def test_work_after_the_answer_is_told_that_the_request_is_over(server: Server, path):
+    assert server.client.get(path).json() == "answered"
+    until(lambda: running(server) == 0, "its place is free", 2)

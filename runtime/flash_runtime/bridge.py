@@ -250,6 +250,7 @@ class Bridge:
 
     async def _run(self, exchange: Exchange, app: ASGIApp) -> None:
         held: list[Message] = []
+        begun = False
 
         async def receive() -> Message:
             if not exchange.taken:
@@ -261,9 +262,13 @@ class Bridge:
             return _DISCONNECT
 
         async def send(message: Message) -> None:
+            nonlocal begun
             if exchange.finished:
                 raise RuntimeError(f"{message['type']} was sent after the response's end")
-            if message["type"] == "http.response.start":
+            if message["type"] != ("http.response.body" if begun else "http.response.start"):
+                raise RuntimeError(f"{message['type']} was sent out of its order")
+            if not begun:
+                begun = True
                 held.append(message)  # leaves with the first body, in one hand-over
                 return
             messages = [*held, message]

@@ -24,7 +24,7 @@ from flash_runtime.health import Verdict
 from flash_runtime.protocol import Connection, Head
 from flash_runtime.routing import RouteTable
 from flash_runtime.scoreboard import Outcome
-from flash_runtime.writer import JSON, InvalidResponse, start_of_json
+from flash_runtime.writer import JSON, start_of_json
 
 log = logging.getLogger("flash_runtime.gate")
 
@@ -237,7 +237,7 @@ class Gate:
             call.keep_alive = False
         try:
             call.write_message(message)
-        except InvalidResponse as error:
+        except Exception as error:  # noqa: BLE001  its parts may be of any type
             log.error("%s: the handler's response cannot be sent: %s", call.name, error)
             self._bridge.cancel(exchange)
             self._fail(call)

@@ -35,6 +35,28 @@ async def receive(request: Request):
     await asyncio.sleep(0.01)
     return JSONResponse("answered", background=BackgroundTask(asyncio.wait, [waiting]))
 
+async def texts_for_bytes():
+    response = Response("x")
+    response.raw_headers.append(("x-text", "text"))
+    return response
+
+class Sent(Response):
+    def __init__(self, *messages):
+        self.messages = messages
+
+    async def __call__(self, scope, receive, send):
+        for message in self.messages:
+            await send({"type": "http.response." + message, "status": 200})
+
+async def begin_twice():
+    return Sent("start", "start", "body")
+
+async def begin_with_the_body():
+    return Sent("body")
+
+async def end_with_something_else():
+    return Sent("start", "trailers")
+
 async def cancel_itself():
     asyncio.current_task().cancel()
     return "done"
@@ -47,6 +69,10 @@ ROUTES = [
     ("GET", "/depend", "depend"),
     ("GET", "/watch", "watch"),
     ("GET", "/receive", "receive"),
+    ("GET", "/texts_for_bytes", "texts_for_bytes"),
+    ("GET", "/begin_twice", "begin_twice"),
+    ("GET", "/begin_with_the_body", "begin_with_the_body"),
+    ("GET", "/end_with_something_else", "end_with_something_else"),
     ("GET", "/cancel_itself", "cancel_itself"),
     ("GET", "/here", "here"),
 ]
@@ -84,3 +110,14 @@ def test_a_handler_that_cancels_itself_and_returns_is_500_at_once(server: Server
 def test_work_after_the_answer_is_told_that_the_request_is_over(server: Server, path):
     assert server.client.get(path).json() == "answered"
     until(lambda: running(server) == 0, "its place is free", 2)
+
+
+@pytest.mark.parametrize(
+    "path", ["/texts_for_bytes", "/begin_twice", "/begin_with_the_body", "/end_with_something_else"]
+)
+def test_a_response_that_is_none_is_500_at_once_and_logged(server: Server, path):
+    begun = time.monotonic()
+    assert server.client.get(path).status_code == 500
+    assert time.monotonic() - begun < 1
+    assert f"GET {path}" in server.log
+    assert running(server) == 0

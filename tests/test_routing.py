@@ -144,6 +144,11 @@ def test_a_line_feed_after_a_path_hides_no_handler():
     assert [known.find(*each)[0].name for each in wanted] == asked(found, wanted)
 
 
+def test_a_number_of_more_digits_than_python_reads_is_for_no_handler():
+    target, values = table(routes("GET /n/{number:int}")).find("GET", "/n/" + "9" * 5000)
+    assert (target.name, values) == (NOTHING, {})
+
+
 def test_a_route_without_parameters_comes_before_one_with_them_wherever_it_was_written():
     found = routes("GET /users/{id}", "GET /users/me", "GET /{rest:path}", "GET /")
     assert [str(route) for route in found] == [

@@ -94,7 +94,10 @@ class RouteTable:
         for pattern in self._patterns:
             if pattern.method == method and (match := pattern.regex.match(path)):
                 given = match.groupdict()
-                return pattern.target, {
-                    name: pattern.convertors[name].convert(value) for name, value in given.items()
-                }
+                try:
+                    return pattern.target, {
+                        name: pattern.convertors[name].convert(value) for name, value in given.items()
+                    }
+                except ValueError:  # more digits than Python reads
+                    return self._nothing, {}
         return self._nothing, {}

@@ -57,6 +57,9 @@ async def begin_with_the_body():
 async def end_with_something_else():
     return Sent("start", "trailers")
 
+async def count(number):
+    return number
+
 async def cancel_itself():
     asyncio.current_task().cancel()
     return "done"
@@ -73,6 +76,7 @@ ROUTES = [
     ("GET", "/begin_twice", "begin_twice"),
     ("GET", "/begin_with_the_body", "begin_with_the_body"),
     ("GET", "/end_with_something_else", "end_with_something_else"),
+    ("GET", "/count/{number:int}", "count"),
     ("GET", "/cancel_itself", "cancel_itself"),
     ("GET", "/here", "here"),
 ]
@@ -121,3 +125,9 @@ def test_a_response_that_is_none_is_500_at_once_and_logged(server: Server, path)
     assert time.monotonic() - begun < 1
     assert f"GET {path}" in server.log
     assert running(server) == 0
+
+
+def test_a_number_of_more_digits_than_python_reads_is_answered(server: Server):
+    assert server.client.get("/count/17").json() == 17
+    assert server.client.get("/count/" + "9" * 5000).status_code == 500
+    assert "Fatal error" not in server.log

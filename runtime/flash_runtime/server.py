@@ -249,7 +249,7 @@ class Server:
         await asyncio.sleep(_FLUSH_SECONDS)
 
 
-async def _no_application(*_: Any) -> None:
+async def _no_application(scope: Any, receive: Any, send: Any) -> None:
     """What uvicorn is told to serve: connections give their requests to the gate."""
 
 

@@ -131,3 +131,7 @@ def test_a_number_of_more_digits_than_python_reads_is_answered(server: Server):
     assert server.client.get("/count/17").json() == 17
     assert server.client.get("/count/" + "9" * 5000).status_code == 500
     assert "Fatal error" not in server.log
+
+
+def test_a_worker_begins_without_a_word_of_uvicorns(server: Server):
+    assert "uvicorn.error" not in server.log

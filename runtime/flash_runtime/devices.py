@@ -6,6 +6,7 @@ say which devices to use, NVML does; it is the driver's management library and l
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import logging
 import re
@@ -50,10 +51,16 @@ def slots(devices: tuple[Device, ...], workers: int | None) -> tuple[Slot, ...]:
     return tuple(Slot(number, devices[number % len(devices)] if devices else None) for number in range(count))
 
 
+def _load_nvml() -> Any:
+    """The driver's library, or `OSError` without a driver: its module is large, and the first 204 waits."""
+    ctypes.CDLL("libnvidia-ml.so.1")
+    return importlib.import_module("pynvml")
+
+
 def discover(
     cuda_visible: str | None,
     nvidia_visible: str | None,
-    load_nvml: Callable[[], Any] = lambda: importlib.import_module("pynvml"),
+    load_nvml: Callable[[], Any] = _load_nvml,
 ) -> tuple[Device, ...]:
     """The devices that this container may use, given CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES.
 
@@ -132,7 +139,7 @@ def _ask_nvml(load_nvml: Callable[[], Any]) -> list[_Gpu] | None:
     """Every GPU in the driver's order, or `None` where no driver answers."""
     try:
         nvml = load_nvml()
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, OSError):
         return None
     try:
         nvml.nvmlInit()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from flash_runtime import __version__
@@ -47,9 +48,10 @@ def _run(words: list[str]) -> int:
         raise UsageFault(f"There is no command `{command}`.", remedy=_REMEDY)
     # Each command imports what it alone needs.
     if command == "serve":
+        began = time.monotonic()
         from flash_runtime.serve import serve
 
-        return serve(os.environ)
+        return serve(os.environ, began)
     from flash_runtime.settings import Settings
 
     settings = Settings.from_environ(os.environ)

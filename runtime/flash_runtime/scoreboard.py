@@ -19,7 +19,7 @@ _PHASE, _GIVEN_UP, _RESTARTS, _FAILING, _CUT_BY_KILL = 0, 4, 8, 12, 16
 # Bytes from a record's start: a byte; integers; doubles; 64-bit counters; the text of a fault.
 _STATE, _PID, _SLOT, _RUNNING, _WAITING, _LOAD, _IN_FLIGHT, _EXIT_CODE, _FAULT_BYTES = range(0, 36, 4)
 _RESIDENT, _TOLD = 36, 184
-_SINCE, _BEAT, _MOVED, _SECONDS, _OUTCOMES, _FAULT = 40, 48, 56, 64, 72, 192
+_SINCE, _BEAT, _MOVED, _SECONDS, _OUTCOMES, _FORKED, _IMPORTED, _FAULT = 40, 48, 56, 64, 72, 136, 144, 192
 _FAULT_LIMIT = _RECORD_BYTES - _FAULT
 _FAULT_HEAD = 4 * 1024
 FRESH_SECONDS = 1.0
@@ -112,6 +112,22 @@ class Record:
     def since(self) -> float:
         """When the present state began."""
         return self._get_double(_SINCE)
+
+    @property
+    def forked_at(self) -> float:
+        """When the worker had become one of its own, and began to import user code."""
+        return self._get_double(_FORKED)
+
+    def note_forked(self) -> None:
+        self._put_double(_FORKED, time.monotonic())
+
+    @property
+    def imported_at(self) -> float:
+        """When user code was imported, and its application built."""
+        return self._get_double(_IMPORTED)
+
+    def note_imported(self) -> None:
+        self._put_double(_IMPORTED, time.monotonic())
 
     @property
     def running(self) -> int:

@@ -1,10 +1,11 @@
 """`flash-runtime serve`: from the environment to a running supervisor, in the order in which things happen.
 
-Health answers first; then come the artifact, the manifest and the framework.
+Health answers first; then come the framework, the artifact and its manifest.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ from flash_runtime.processes import STOP_SIGNALS, stop_signals_held
 from flash_runtime.scoreboard import Phase, Scoreboard
 from flash_runtime.settings import Settings, log_format
 from flash_runtime.sockets import listen
+from flash_runtime.startup import Startup
 
 log = logging.getLogger("flash_runtime.serve")
 
@@ -29,11 +31,14 @@ class _Stopped(BaseException):
     """A stop signal came before the supervisor took over; no handler of `Exception` may swallow it."""
 
 
-def serve(environ: Mapping[str, str]) -> int:
+def serve(environ: Mapping[str, str], began: float) -> int:
     """Serve until told to stop; returns the exit code, or ends in the supervisor's `SystemExit`.
 
-    All that goes wrong is logged, also bad settings.
+    `began` is when the program was entered (`time.monotonic()`). All that goes wrong is logged, also bad
+    settings.
     """
+    startup = Startup(began)
+    startup.end("library")
     try:
         settings = Settings.from_environ(environ)
     except Fault as fault:
@@ -41,6 +46,7 @@ def serve(environ: Mapping[str, str]) -> int:
         log.critical("%s", fault)
         return fault.exit_code
     logs.configure(settings.log_level, settings.log_format)
+    startup.end("settings")
     _handle_stop(_on_stop)
     keeper: _HealthKeeper | None = None
     try:
@@ -53,7 +59,8 @@ def serve(environ: Mapping[str, str]) -> int:
         board = Scoreboard(len(slots), settings.stall_timeout)
         keeper = _HealthKeeper(settings, board, listeners, health_listeners)
         keeper.start()
-        _supervise(settings, slots, listeners, health_listeners, board, keeper)
+        startup.end("health")
+        _supervise(settings, slots, listeners, health_listeners, board, keeper, startup)
     except Fault as fault:
         log.critical("%s", fault)
         return fault.exit_code
@@ -72,16 +79,24 @@ def _supervise(
     health_listeners: list[socket.socket],
     board: Scoreboard,
     keeper: _HealthKeeper,
+    startup: Startup,
 ) -> NoReturn:
     settings.warn(log)
+    gc.disable()  # what is imported stays: looking for garbage in it takes a tenth of the time
     # Imported here, since each costs more than all that went before: health answers meanwhile.
     with _stop_held_back():
+        from flash_runtime.framework import import_framework
         from flash_runtime.package import open_package
         from flash_runtime.supervisor import Supervisor
-        from flash_runtime.worker import Launch, import_framework
+        from flash_runtime.worker import Launch
 
         import_framework()
-    launch = Launch(settings, open_package(settings), board, tuple(health_listeners))
+    startup.end("framework")
+    package = open_package(settings)
+    startup.end("unpack")
+    gc.freeze()  # so that a collection in a worker does not touch, and so copy, the pages that are shared
+    gc.enable()
+    launch = Launch(settings, package, board, tuple(health_listeners), startup)
     Supervisor(launch, slots, listeners, keeper.start, keeper.pid).run()
     raise AssertionError("the supervisor ends in SystemExit")
 

@@ -84,8 +84,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         """The signals that came; waits for less where there is something to wait for besides."""
         waiting = any(not each.worker and not each.given_up for each in self._keeping)
-        signals: list[int] = super().wait_for_signals(0.1 if waiting or self._renewals.under_way else timeout)
-        return signals
+        soon = waiting or self._renewals.under_way or not self._launch.startup.told
+        return list(super().wait_for_signals(0.1 if soon else timeout))
 
     # What to keep running.
 
@@ -97,6 +97,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         now = time.monotonic()
         if self._board.any_ready():
             self._last_ready, self._boot_fault = now, None
+            self._launch.startup.tell(self._board)
         self._give_up_if_hopeless(now)
         self._tell_failing()
         for keeping in self._keeping:
@@ -392,5 +393,4 @@ class _Logger:
     def reopen_files(self) -> None:
         """There are none: logs go to standard error."""
 
-    def close_on_exec(self) -> None:
-        """There are no files to close."""
+    close_on_exec = reopen_files

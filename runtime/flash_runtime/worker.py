@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import gc
-import importlib
 import logging
 import os
 import signal
@@ -48,6 +46,7 @@ from flash_runtime.scoreboard import Record, Scoreboard, State
 from flash_runtime.server import Server, ServerSettings
 from flash_runtime.settings import SECRETS, Settings
 from flash_runtime.stacks import StackFile
+from flash_runtime.startup import Startup
 from flash_runtime.threads import Threads
 
 log = logging.getLogger("flash_runtime.worker")
@@ -67,6 +66,7 @@ class Launch:
     board: Scoreboard
     health_listeners: tuple[socket.socket, ...]
     """The health process's own: a worker that kept them open would hold connections in a drain."""
+    startup: Startup
 
 
 class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
@@ -87,6 +87,7 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         try:
             self._become()
             app = self._load()
+            self.record.note_imported()
             code = self._serve(app)
         except Fault as fault:
             code = fault.exit_code
@@ -111,6 +112,7 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         os.chdir(launch.package.app_dir)
         logs.capture_prints()
         self.record.set_state(State.BOOTING, os.getpid())
+        self.record.note_forked()
 
     def _init_signals(self) -> None:
         for number in self.SIGNALS:
@@ -240,17 +242,6 @@ def _stop_loop(loop: asyncio.AbstractEventLoop, ended: threading.Event, code: in
     time.sleep(_HELD_SECONDS)
     log.warning("a handler holds the application loop; the worker ends without it")
     os._exit(code)
-
-
-def import_framework() -> None:
-    """Import what every worker needs, in the supervisor, so that all workers share its memory.
-
-    `gc.freeze` keeps a later collection in a worker from touching, and so copying, the shared pages.
-    """
-    for name in ("uvicorn.lifespan.off", "fastapi.openapi.docs"):
-        importlib.import_module(name)
-    gc.collect()
-    gc.freeze()
 
 
 def _end(code: int) -> None:

@@ -28,6 +28,7 @@ from flash_runtime.errors import (
     boot_timeout_fault,
 )
 from flash_runtime.package import Package, open_package
+from flash_runtime.preload import preload
 from flash_runtime.processes import describe_end
 from flash_runtime.settings import Settings
 from flash_runtime.sockets import listen
@@ -91,6 +92,7 @@ def _import(settings: Settings, package: Package, slot: Slot) -> int:
     try:
         os.environ.update(slot.environ())
         os.chdir(package.app_dir)
+        preload(settings.preload, package.app_dir, settings.sdk)
         application.load(package, settings.sdk, Threads(1))
         code = EXIT_OK
     except Fault as fault:

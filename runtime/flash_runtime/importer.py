@@ -74,24 +74,46 @@ def enter(app_dir: Path, sdk: Literal["image", "artifact"]) -> None:
     _warn_of_other_versions(app, image_path)
 
 
+def leave() -> None:
+    """Undo `enter`, as far as what is imported later is concerned."""
+    for finder in [finder for finder in sys.meta_path if isinstance(finder, _ImageFirst)]:
+        sys.meta_path.remove(finder)
+        sys.path[:] = [entry for entry in sys.path if entry != str(finder.app_dir)]
+
+
+def import_module(module: str) -> ModuleType:
+    """A module of the user's, or one that user code may import. Call `enter` before.
+
+    Raises `UserCodeFault`: it is missing, or it raised (with the user's own traceback). `KeyboardInterrupt`
+    passes through.
+    """
+    try:
+        return importlib.import_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # user code may raise anything, SystemExit too
+        raise _import_fault(module, error, _app_dir()) from error
+
+
 def load(module: str, function: str) -> Callable[..., Any]:
     """The handler `function` of the user's `module`, imported on first use. Call `enter` before.
 
     Raises `UserCodeFault`: the module is missing, it raised (with the user's own traceback), or it has no
     such function. `KeyboardInterrupt` passes through.
     """
-    app_dir = next(finder.app_dir for finder in sys.meta_path if isinstance(finder, _ImageFirst))
+    loaded = import_module(module)
     try:
-        loaded = importlib.import_module(module)
         handler = getattr(loaded, function, None)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # user code may raise anything, SystemExit too
-        raise _import_fault(module, error, app_dir) from error
-    _refuse_taken_name(module, loaded, app_dir)
+    except Exception as error:  # a module may have a `__getattr__` of its own
+        raise _import_fault(module, error, _app_dir()) from error
+    _refuse_taken_name(module, loaded, _app_dir())
     if not callable(handler) or _is_endpoint(handler):
         raise _handler_fault(loaded, function)
     return handler  # type: ignore[no-any-return]
+
+
+def _app_dir() -> Path:
+    return next(finder.app_dir for finder in sys.meta_path if isinstance(finder, _ImageFirst))
 
 
 class _ImageFirst:

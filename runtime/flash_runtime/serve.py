@@ -1,6 +1,6 @@
 """`flash-runtime serve`: from the environment to a running supervisor, in the order in which things happen.
 
-Health answers first; then come the framework, the artifact and its manifest.
+Health answers first; then come the framework, the artifact and its manifest, and what is to be preloaded.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -20,11 +21,14 @@ from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, Fault
 from flash_runtime.health import HealthProcess
 from flash_runtime.processes import STOP_SIGNALS, stop_signals_held
 from flash_runtime.scoreboard import Phase, Scoreboard
-from flash_runtime.settings import Settings, log_format
+from flash_runtime.settings import SECRETS, Settings, log_format
 from flash_runtime.sockets import listen
 from flash_runtime.startup import Startup
 
 log = logging.getLogger("flash_runtime.serve")
+
+
+_STOPPED_EARLY = "stopped before the application was started"
 
 
 class _Stopped(BaseException):
@@ -65,7 +69,7 @@ def serve(environ: Mapping[str, str], began: float) -> int:
         log.critical("%s", fault)
         return fault.exit_code
     except _Stopped:
-        log.info("stopped before the application was started")
+        log.info(_STOPPED_EARLY)
         return EXIT_OK
     finally:
         if keeper is not None:
@@ -82,6 +86,8 @@ def _supervise(
     startup: Startup,
 ) -> NoReturn:
     settings.warn(log)
+    for secret in SECRETS:
+        os.environ.pop(secret, None)  # the gate has it; a handler that shows its environment must not
     gc.disable()  # what is imported stays: looking for garbage in it takes a tenth of the time
     # Imported here, since each costs more than all that went before: health answers meanwhile.
     with _stop_held_back():
@@ -94,11 +100,66 @@ def _supervise(
     startup.end("framework")
     package = open_package(settings)
     startup.end("unpack")
+    if settings.preload:
+        _preload(settings, package.app_dir, keeper)
+    startup.end("preload")
     gc.freeze()  # so that a collection in a worker does not touch, and so copy, the pages that are shared
     gc.enable()
     launch = Launch(settings, package, board, tuple(health_listeners), startup)
-    Supervisor(launch, slots, listeners, keeper.start, keeper.pid).run()
+    try:
+        Supervisor(launch, slots, listeners, keeper.start, keeper.pid).run()
+    except SystemExit as end:
+        if not settings.preload:
+            raise
+        _end(keeper, end.code if isinstance(end.code, int) else EXIT_SOFTWARE)
     raise AssertionError("the supervisor ends in SystemExit")
+
+
+def _preload(settings: Settings, app_dir: Path, keeper: _HealthKeeper) -> None:
+    """Import what FLASH_PRELOAD names. A fault, a stop and the boot timeout end the process.
+
+    None of them as an exception in the midst of an import, which user code could catch.
+    """
+    from flash_runtime.preload import late_fault, preload
+
+    parent = os.getpid()
+
+    def on_stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != parent:
+            # A process that a module has forked, with a copy of this handler.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        log.info(_STOPPED_EARLY)
+        _end(keeper, EXIT_OK)
+
+    def on_late(number: int, frame: FrameType | None) -> None:
+        log.critical("%s", late_fault(settings.preload, settings.boot_timeout, frame))
+        _end(keeper, EXIT_SOFTWARE)
+
+    _handle_stop(on_stop)
+    signal.signal(signal.SIGALRM, on_late)
+    signal.setitimer(signal.ITIMER_REAL, settings.boot_timeout)
+    logs.capture_prints()
+    with chdir(app_dir):
+        try:
+            preload(settings.preload, app_dir, settings.sdk)
+        except Fault as fault:
+            log.critical("%s", fault)
+            _end(keeper, fault.exit_code)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    _handle_stop(_on_stop)
+    # The modules may have set signals and logging up for themselves.
+    logs.restore()
+    gc.collect()
+
+
+def _end(keeper: _HealthKeeper, code: int) -> NoReturn:
+    """End the process at once: no thread that a preloaded module has left behind is waited for."""
+    keeper.stop()
+    logging.shutdown()
+    os._exit(code)
 
 
 class _HealthKeeper:

@@ -138,9 +138,8 @@ class Settings:
         """Log what is set and does not work as meant: misspelled names, limits that contradict each other."""
         for name, meant in self.misspelled:
             log.warning("%s is no setting and has no effect; did you mean %s?", name, meant)
-        for name, value in {"FLASH_EXECUTE_TOKEN": self.execute_token, "FLASH_PRELOAD": self.preload}.items():
-            if value:
-                log.warning("%s is set, but has no effect in this version", name)
+        if self.execute_token:
+            log.warning("FLASH_EXECUTE_TOKEN is set, but has no effect in this version")
         for contradiction in self._contradictions():
             log.warning("%s", contradiction)
 

@@ -44,7 +44,7 @@ from flash_runtime.processes import (
 from flash_runtime.routing import RouteTable
 from flash_runtime.scoreboard import Record, Scoreboard, State
 from flash_runtime.server import Server, ServerSettings
-from flash_runtime.settings import SECRETS, Settings
+from flash_runtime.settings import Settings
 from flash_runtime.stacks import StackFile
 from flash_runtime.startup import Startup
 from flash_runtime.threads import Threads
@@ -107,8 +107,6 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         for listener in launch.health_listeners:
             listener.close()
         os.environ.update(self.slot.environ())
-        for secret in SECRETS:
-            os.environ.pop(secret, None)  # the gate has it; a handler that shows its environment must not
         os.chdir(launch.package.app_dir)
         logs.capture_prints()
         self.record.set_state(State.BOOTING, os.getpid())

@@ -6,7 +6,7 @@ import pytest
 from tests.serving import serve, until, user_code
 
 ROUTES = [("GET", "/hello", "hello")]
-PHASES = ["interpreter", "library", "settings", "health", "framework", "unpack"]
+PHASES = ["interpreter", "library", "settings", "health", "framework", "unpack", "preload"]
 PHASES += ["fork", "user_code", "serving", "total"]
 
 

@@ -31,7 +31,7 @@ export UV_PROJECT_ENVIRONMENT = $(VENV)
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults soak check format schema lock clean image image-cpu test-image bench bench-image bench-even push
+.PHONY: help run test test-faults soak check format schema lock clean image image-cpu test-image bench bench-image bench-even bench-cold push
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench: $(SYNCED) ## Measure speed, starts and memory beside the peers; 25 minute
 
 bench-even: $(SYNCED) ## Measure how evenly workers that take one request at a time are busy.
 	$(BIN)/python -m benchmarks.even_gpus $(ARGS)
+
+bench-cold: $(SYNCED) ## Measure what a start takes, phase by phase, beside the vendor's worker.
+	$(BIN)/python -m benchmarks.cold_start $(ARGS)
 
 check: $(SYNCED) ## Lint, check types, and check that generated files are up to date.
 	$(UV) lock --check --quiet

@@ -16,6 +16,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import httpx
 
@@ -51,10 +52,8 @@ def serve_vendor(artifact: Path, resource: str, tmp_path: Path) -> Iterator[http
     with tarfile.open(artifact) as tar:
         tar.extractall(directory, filter="data")
     port = free_port()
-    command = [_environment() / "bin" / "python", "-m", "uvicorn", f"handler_{resource}:app"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
     with (tmp_path / f"vendor-{port}.txt").open("wb") as log:
-        process = subprocess.Popen(command, cwd=directory, env=_environ(), stdout=log, stderr=log)
+        process = start(directory, resource, port, log)
         try:
             # Its connections break after a 500.
             limits = httpx.Limits(max_keepalive_connections=0)
@@ -69,6 +68,15 @@ def serve_vendor(artifact: Path, resource: str, tmp_path: Path) -> Iterator[http
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def start(
+    directory: Path, resource: str, port: int, log: IO[bytes], **variables: str
+) -> subprocess.Popen[bytes]:
+    """The same in a process that the caller ends, of an artifact that is unpacked already."""
+    command = [_environment() / "bin" / "python", "-m", "uvicorn", f"handler_{resource}:app"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
+    return subprocess.Popen(command, cwd=directory, env=_environ() | variables, stdout=log, stderr=log)
 
 
 def runtime_python() -> Path:

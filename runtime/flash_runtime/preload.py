@@ -82,7 +82,8 @@ def _refuse_gpu_use(name: str, cuda_device: str) -> None:
             "after that could use its GPU.",
             where=_WHERE,
             remedy=f"leave `{name}` out and import it in the handler's module instead, which every worker "
-            "does; or keep from its import what touches the GPU (torch.cuda.is_available() does).",
+            "does; or keep from its import what touches the GPU (as torch.cuda.is_available() does, unless "
+            "PYTORCH_NVML_BASED_CUDA_CHECK=1 is set).",
         )
 
 

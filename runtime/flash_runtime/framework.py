@@ -7,7 +7,7 @@ import importlib
 _NAMES = (
     "uvicorn.lifespan.off",
     "fastapi.openapi.docs",
-    "pydantic.v1",  # FastAPI imports it for the first route, by which it would refuse a handler that takes one
+    "pydantic.v1",  # FastAPI imports it at the first route, to refuse handlers that take its models
 )
 
 

@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._answering: Request | None = None
         """The request whose turn it is."""
         self._pipeline: deque[Request] = deque()
-        """The requests behind it, and behind answers that the client does not take; nothing is read meanwhile."""
+        """The requests behind it, or behind answers that the client does not take: nothing is read then."""
         self._advancing = False
         self._paused = False
         self._unflushed: list[Request] = []

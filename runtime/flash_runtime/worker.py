@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import gc
 import logging
 import os
 import signal
@@ -147,6 +148,7 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         logs.restore()
         if self.slot.number == 0:  # the others have the same
             _log_routes(app)
+        gc.freeze()  # what is imported stays: no collection during a request looks through it
         return app
 
     def _on_device_lost(self, why: str) -> None:

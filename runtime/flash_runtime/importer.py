@@ -34,6 +34,7 @@ SHARED = {
     "idna": "idna",
     "nvidia-ml-py": "pynvml",
     "opentelemetry-api": "opentelemetry",
+    "orjson": "orjson",
     "pydantic": "pydantic",
     "pydantic-core": "pydantic_core",
     "python-multipart": "python_multipart",

@@ -91,7 +91,7 @@ class Call:
         self.keep_alive = head.keep_alive
         self.request_id = _request_id(head)
         self.started = self.heard = connection.quiet_since
-        """When it came, and when something last came of it, on the clock of `time.monotonic()`."""
+        """When its turn came, and when something last came of it, on the clock of `time.monotonic()`."""
         self.whole = False
         self._parts: list[bytes] = []
         self.size = 0

@@ -163,6 +163,7 @@ class Gate:
 
     def _let_in(self, call: Call) -> None:
         head = call.head
+        call.started = call.heard = call.connection.quiet_since  # its time does not run before its turn
         call.target, call.path_values = self._routes.find(head.method, head.path)
         self._calls[call] = None
         self._observer.on_request(len(self._calls))

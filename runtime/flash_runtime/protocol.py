@@ -175,6 +175,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has taken it."""
         self._paused = False
+        self.quiet_since = time.monotonic()
         flushed, self._unflushed = self._unflushed, []
         for request in flushed:
             request.on_flushed()
@@ -328,12 +329,16 @@ class Connection(asyncio.Protocol):
         if self._lingering_since is not None:
             if now - self._lingering_since > LINGER_SECONDS:
                 self.transport.close()
-        elif self._head_since is not None and now - self._head_since > HEAD_SECONDS:
+        elif self._is_head_late(now):
             detail = f"The head was not sent within {HEAD_SECONDS:g} seconds."
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, detail)
             self._advance()
         elif self._answering is None and now - self.quiet_since > KEEP_ALIVE_SECONDS:
             self.transport.abort()  # with what it has not taken in all that time
+
+    def _is_head_late(self, now: float) -> bool:
+        # With requests that wait for their turn, nothing is read that could be late.
+        return self._head_since is not None and not self._pipeline and now - self._head_since > HEAD_SECONDS
 
     # Turns.
 
@@ -362,6 +367,8 @@ class Connection(asyncio.Protocol):
         self._answering = self._pipeline.popleft()
         if not self._pipeline:
             self.transport.resume_reading()
+            if self._head_since is not None:
+                self._head_since = self.quiet_since  # its rest was not read
         return True
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:

@@ -1,6 +1,7 @@
 """However a request ends, its place is free afterwards: places that are lost are a worker that is lost."""
 
 import re
+import socket
 import time
 
 import httpx
@@ -60,6 +61,10 @@ async def end_with_something_else():
 async def count(number):
     return number
 
+async def pause(seconds: float):
+    await asyncio.sleep(seconds)
+    return "paused"
+
 async def cancel_itself():
     asyncio.current_task().cancel()
     return "done"
@@ -77,6 +82,7 @@ ROUTES = [
     ("GET", "/begin_with_the_body", "begin_with_the_body"),
     ("GET", "/end_with_something_else", "end_with_something_else"),
     ("GET", "/count/{number:int}", "count"),
+    ("GET", "/pause", "pause"),
     ("GET", "/cancel_itself", "cancel_itself"),
     ("GET", "/here", "here"),
 ]
@@ -135,3 +141,15 @@ def test_a_number_of_more_digits_than_python_reads_is_answered(server: Server):
 
 def test_a_worker_begins_without_a_word_of_uvicorns(server: Server):
     assert "uvicorn.error" not in server.log
+
+
+def test_a_pipelined_request_has_its_own_time_from_its_turn_on(server: Server):
+    request = b"GET /pause?seconds=2 HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        client.sendall(request * 2)
+        answer = b""
+        while answer.count(b"paused") < 2:
+            chunk = client.recv(65536)
+            assert chunk, answer
+            answer += chunk
+    assert answer.count(b"HTTP/1.1 200 ") == 2

@@ -174,7 +174,7 @@ class Gate:
         declared = head.values.get(b"content-length")
         if declared is not None and declared.isdigit() and int(declared) > self._settings.max_body_bytes:
             raise self._too_large()
-        if not call.whole and not call.size and head.values.get(b"expect", b"").lower() == b"100-continue":
+        if not call.whole and not call.size and _expects_to_go_on(head):
             call.connection.go_on()
 
     def _authorise(self, head: Head, key: str) -> None:
@@ -345,6 +345,11 @@ class Gate:
     def _too_large(self) -> Refusal:
         limit = self._settings.max_body_bytes
         return Refusal(413, f"The body is larger than this server's limit of {limit} bytes.", close=True)
+
+
+def _expects_to_go_on(head: Head) -> bool:
+    # A client of HTTP/1.0 does not know that answer: RFC 9110, section 10.1.1.
+    return head.http_version == "1.1" and head.values.get(b"expect", b"").lower() == b"100-continue"
 
 
 def _outcome(call: Call) -> Outcome:

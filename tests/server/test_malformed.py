@@ -595,3 +595,9 @@ def test_nothing_is_read_from_a_client_that_takes_no_answers_until_it_does(serve
             *whole, rest = rest.split(b'{"status":"healthy"}')
             answers += len(whole)
     assert server.ping() == 200
+
+
+def test_a_client_of_http_1_0_is_not_told_to_continue(server):
+    head = b"POST /echo HTTP/1.0\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
+    head += b"Content-Length: %d\r\n\r\n" % len(BODY)
+    assert converse(server, head, BODY).startswith(b"HTTP/1.1 200 ")

@@ -35,8 +35,16 @@ class Threads:
             self._started += is_short
         self._jobs.put((job, arguments))
         if is_short:
-            name = f"flash-handler-{self._started}"
+            self._start_thread()
+
+    def _start_thread(self) -> None:
+        name = f"flash-handler-{self._started}"
+        try:
             threading.Thread(target=self._work, name=name, daemon=True).start()
+        except RuntimeError:  # the system has no more; the job waits for one of those that there are
+            with self._lock:
+                self._started -= 1
+            log.exception("no thread could be started; there are %d", self._started)
 
     def _work(self) -> None:
         while True:

@@ -290,6 +290,8 @@ class Bridge:
         while exchange.sent - exchange.acknowledged >= _STREAM_WINDOW and not exchange.cancelled:
             exchange.window = asyncio.Event()
             await exchange.window.wait()
+        if exchange.cancelled:
+            await asyncio.sleep(0)  # the task may be cancelled only where it waits for something
 
     def _finish(self, exchange: Exchange, messages: list[Message]) -> None:
         """Hand over the response's last part, with the news that the application is done if it is by now.

@@ -65,6 +65,10 @@ async def pause(seconds: float):
     await asyncio.sleep(seconds)
     return "paused"
 
+async def pour():
+    while True:
+        yield "x" * 100_000
+
 async def cancel_itself():
     asyncio.current_task().cancel()
     return "done"
@@ -83,6 +87,7 @@ ROUTES = [
     ("GET", "/end_with_something_else", "end_with_something_else"),
     ("GET", "/count/{number:int}", "count"),
     ("GET", "/pause", "pause"),
+    ("GET", "/pour", "pour"),
     ("GET", "/cancel_itself", "cancel_itself"),
     ("GET", "/here", "here"),
 ]
@@ -153,3 +158,11 @@ def test_a_pipelined_request_has_its_own_time_from_its_turn_on(server: Server):
             assert chunk, answer
             answer += chunk
     assert answer.count(b"HTTP/1.1 200 ") == 2
+
+
+def test_a_generator_that_waits_for_nothing_but_its_client_ends_with_it(server: Server):
+    with server.client.stream("GET", "/pour") as answer:
+        next(answer.iter_text())
+        time.sleep(0.3)  # its window is full
+    until(lambda: running(server) == 0, "its place is free", 2)
+    assert server.client.get("/here").json() == "here"

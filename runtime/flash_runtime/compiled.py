@@ -42,6 +42,8 @@ Outcome = bytes | ASGIApp | None
 _JSON = b"application/json"
 _EXACT = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 """orjson has ideas of its own about these: they go FastAPI's way."""
+_LATER = (Response, Generator, AsyncGenerator)
+"""Results that answer for themselves, on the application loop."""
 _SCALARS = (str, int, float, bool, Decimal, UUID, date, datetime, time, timedelta, enum.Enum, type(None))
 
 
@@ -86,6 +88,8 @@ class Compiled:
             if values is None:
                 return None
             result = await self._handler(*[values.pop(name) for name in self._positional], **values)
+            if isinstance(result, _LATER):
+                return self._later(result)
             return self._encode(result)
         except (asyncio.CancelledError, GeneratorExit):
             raise
@@ -99,12 +103,23 @@ class Compiled:
             if values is None:
                 return None
             result = self._handler(*[values.pop(name) for name in self._positional], **values)
+            if isinstance(result, _LATER) or inspect.isawaitable(result):
+                return self._later(result)
             return self._encode(result)
         except BaseException as error:  # noqa: BLE001  user code may raise anything
             return self._raised(error)
 
     def _read(self, asked: Asked) -> dict[str, Any] | None:
         """The handler's arguments by name, or `None` where FastAPI is to look at the request."""
+        content, body = None, self._body
+        if body is not None:
+            # First, as FastAPI does: what is no JSON reaches no validator.
+            if asked.content_type != _JSON and not _is_json(asked.content_type):
+                return None
+            try:
+                content = from_json(asked.body)
+            except ValueError:  # also where there is none
+                return None
         values: dict[str, Any] = {}
         for parameter in self._path:
             if not parameter.take(asked.path_values.get(parameter.alias), values):
@@ -114,15 +129,8 @@ class Compiled:
             for parameter in self._query:
                 if not parameter.take(given.get(parameter.alias), values):
                     return None
-        body = self._body
         if body is None:
             return values
-        if asked.content_type != _JSON and not _is_json(asked.content_type):
-            return None
-        try:
-            content = from_json(asked.body)
-        except ValueError:  # also where there is none
-            return None
         if content is None or not body.take(content, values):
             return None
         if self._unpack:
@@ -131,51 +139,49 @@ class Compiled:
                 values[name] = getattr(gathered, field)
         return values
 
-    def _encode(self, result: Any) -> bytes | ASGIApp:
-        if isinstance(result, Response | Generator | AsyncGenerator) or inspect.isawaitable(result):
-            return Guard(self._later(result), self._failures)
+    def _encode(self, result: Any) -> bytes:
+        encode: Callable[[Any], Any] = jsonable_encoder
         if self._result is not None:
             value, errors = self._result.validate(result, {}, loc=("response",))
             if errors:
                 raise ResponseValidationError(errors=errors, body=result)
-            result = self._result.serialize(value)
+            result, encode = self._result.serialize(value), _as_it_is
         try:
             return orjson.dumps(result, option=_EXACT)
         except TypeError:
-            return to_json(jsonable_encoder(result))
+            return to_json(encode(result))
 
     def _later(self, result: Any) -> ASGIApp:
         """Answers on the application loop with a result that is not there yet, or is a response."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             try:
-                awaited = await result if inspect.isawaitable(result) else result
-                if isinstance(awaited, Generator | AsyncGenerator):
-                    awaited = await stream(awaited, self._threads.run)
-                if not isinstance(awaited, Response):
-                    encoded = self._encode(awaited)
-                    if not isinstance(encoded, bytes):
-                        await encoded(scope, receive, send)
-                        return
-                    awaited = Response(encoded, media_type="application/json")
+                # What a decorator made of an async function, where it is a plain function's.
+                response = await result if inspect.isawaitable(result) else result
+                if isinstance(response, Generator | AsyncGenerator):
+                    response = await stream(response, self._threads.run)
+                if not isinstance(response, Response):
+                    response = Response(self._encode(response), media_type="application/json")
             except (asyncio.CancelledError, GeneratorExit):
                 raise
             except BaseException as error:  # noqa: BLE001  user code may raise anything
-                await self._raised(error)(scope, receive, send)
-                return
-            await awaited(scope, receive, send)
+                response = await self._response_to(scope, error)
+            await response(scope, receive, send)
 
-        return app
+        return Guard(app, self._failures)
 
     def _raised(self, error: BaseException) -> ASGIApp:
         """Answers as the failures do."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            scope["route"] = self._route  # as FastAPI does
-            response = await self._failures.answer(scope, error)
+            response = await self._response_to(scope, error)
             await response(scope, receive, send)
 
-        return app
+        return Guard(app, self._failures)
+
+    async def _response_to(self, scope: Scope, error: BaseException) -> Response:
+        scope["route"] = self._route  # as FastAPI does
+        return await self._failures.answer(scope, error)
 
 
 class _Parameter:
@@ -201,6 +207,10 @@ class _Parameter:
         valid, errors = self._validate(value)
         values[self.name] = valid
         return not errors
+
+
+def _as_it_is(result: Any) -> Any:
+    return result
 
 
 def why_not(route: APIRoute, binding: Binding) -> str | None:

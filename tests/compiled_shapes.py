@@ -108,6 +108,8 @@ class Validated(BaseModel):
             raise HTTPException(418, {"tea": text}, {"x-tea": "yes"})
         if text == "runtime":
             raise RuntimeError("a secret")
+        if text == "exit":
+            raise SystemExit(3)
         return text.strip()
 
 
@@ -277,7 +279,7 @@ def bytes_or_text(a: bytes | str, b: str | bytes, c: list[bytes | str]):
 
 
 @shape(body={"a": ints | words, "b": floats | booleans, "c": datetimes | words, "d": booleans | ints})
-def unions(a: int | str, b: float | int | bool, c: datetime | str, d: bool | int | None):  # noqa: PYI041
+def unions(a: int | str, b: float | int | bool, c: datetime | str, d: bool | int | None):
     return [a, b, c, d]
 
 
@@ -336,7 +338,7 @@ def variadic(a: int, *more: int, **rest: int):
     return [a, list(more), rest]
 
 
-@shape(body={name: ints for name in ("model_config", "json", "_x", "schema", "values", "flash_body", "p0")})
+@shape(body=dict.fromkeys(("model_config", "json", "_x", "schema", "values", "flash_body", "p0"), ints))
 def awkward(model_config: int, json: int, _x: int, schema: int, values: int, flash_body: int, p0: int):
     return [model_config, json, _x, schema, values, flash_body, p0]
 
@@ -523,5 +525,5 @@ def query_list(a: list[int] = Query([])):  # noqa: B008
 
 
 @shape("GET", query={"a": words}, why_not="`a` is of a type that FastAPI reads in its own way")
-def query_secret(a: pydantic.SecretStr = pydantic.SecretStr("")):
+def query_secret(a: pydantic.SecretStr):
     return a.get_secret_value()

@@ -102,8 +102,8 @@ def exactly(value: Any) -> Any:
 class Ways:
     """An application on an application loop and an I/O loop of its own, until the block ends.
 
-    Handlers note what they are called with; `path` has a handler once as a coroutine function, under `/async`,
-    and once as a plain one, under `/sync`.
+    Handlers note what they are called with. Each is there twice: as a coroutine function under `/async`, and
+    as a plain one under `/sync`.
     """
 
     def __init__(self) -> None:
@@ -223,6 +223,11 @@ class Ways:
             self._bridge.acknowledge(exchange, len(message.get("body", b"")))
 
     def on_failure(self, exchange: Exchange) -> None:
+        if not self._messages:  # the gate answers
+            content = {"detail": "Internal Server Error", "request_id": exchange.asked.request_id}
+            body = json.dumps(content).encode()
+            self.on_json(exchange, body)
+            self._messages[0]["status"] = 500
         self._answered.set()
 
     def on_end(self, exchange: Exchange) -> None:

@@ -155,6 +155,8 @@ class Compiled:
         """Answers on the application loop with a result that is not there yet, or is a response."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if self._body is not None:
+                await receive()  # a response that reads on is to find what it finds behind FastAPI
             try:
                 # What a decorator made of an async function, where it is a plain function's.
                 response = await result if inspect.isawaitable(result) else result

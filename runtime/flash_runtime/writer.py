@@ -12,6 +12,8 @@ JSON = (b"content-type", b"application/json")
 _NOT_IN_A_NAME = re.compile(rb'[\x00-\x20\x7f-\xff()<>@,;:\\"/\[\]?={}]')
 _NOT_IN_A_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _WITHOUT_BODY = (204, 304)
+_DIGITS = 19
+"""Of the largest length: any real one has fewer."""
 
 
 class InvalidResponse(Exception):
@@ -45,7 +47,7 @@ class Writer:
         if status not in _STATUS_LINES:
             raise InvalidResponse(f"{status} is no status of a response")
         parts = [_STATUS_LINES[status]]
-        chunked: bool | None = None
+        chunked = False
         for name, value in common:
             parts += (name, b": ", value, b"\r\n")
         for name, value in headers:
@@ -54,26 +56,33 @@ class Writer:
             if _NOT_IN_A_VALUE.search(value):
                 raise InvalidResponse(f"the value of the header {name.decode()} has control characters in it")
             lower = name.lower()
-            if lower == b"content-length" and not chunked:
-                if not value.isdigit() or self._left not in (None, int(value)):
-                    raise InvalidResponse(f"{value!r} is no length, or another than before")
-                self._left, chunked = int(value), False
-            elif lower == b"transfer-encoding" and value.lower() == b"chunked":
-                self._left, chunked = None, True
-            elif lower == b"connection":
-                if b"close" not in [token.strip().lower() for token in value.split(b",")]:
-                    continue  # whether it is kept is not the application's to say
-                self.close = True
+            if lower == b"content-length":
+                if not value.isdigit() or len(value) > _DIGITS or self._left not in (None, int(value)):
+                    raise InvalidResponse(f"{value[:99]!r} is no length, or another than before")
+                self._left = int(value)
+                continue
+            if lower == b"transfer-encoding" and value.lower() == b"chunked":
+                chunked = True
+                continue
+            if lower == b"connection":
+                # Whether it is kept is not the application's to say.
+                self.close |= b"close" in [token.strip().lower() for token in value.split(b",")]
                 continue
             parts += (lower, b": ", value, b"\r\n")
         if self.close:
             parts.append(b"connection: close\r\n")
         if status in _WITHOUT_BODY:
-            self._bodiless = True
-        elif chunked is None and not self._bodiless and not self._is_old:
+            self._bodiless, chunked = True, False
+        elif chunked:
+            self._left = None  # a length does not count beside chunks, and must not be there
+        elif self._left is None and not self._bodiless:
             chunked = True
+        chunked = chunked and not self._is_old
+        if chunked:
             parts.append(b"transfer-encoding: chunked\r\n")
-        self._chunked = bool(chunked)
+        elif self._left is not None:
+            parts.append(b"content-length: %d\r\n" % self._left)
+        self._chunked = chunked
         parts.append(b"\r\n")
         self.has_started = True
         return b"".join(parts)

@@ -1,4 +1,4 @@
-"""The access log: every line can be read, whatever a client has sent, and batches fit what a pipe keeps whole."""
+"""The access log: any line can be read whatever a client sent, and batches fit what a pipe keeps whole."""
 
 import asyncio
 import json

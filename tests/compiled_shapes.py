@@ -96,12 +96,17 @@ class Tree(BaseModel):
     children: list[Tree] = []
 
 
+judgements: list[str] = []
+"""What the validator has been asked about."""
+
+
 class Validated(BaseModel):
     text: str
 
     @field_validator("text")
     @classmethod
     def check(cls, text: str) -> str:
+        judgements.append(text)
         if text == "value":
             raise ValueError("it is no good")
         if text == "http":

@@ -193,7 +193,8 @@ class Ways:
         assert names == [name.lower() for name in names]
         content: Any = body
         if dict(headers).get(b"content-type") == b"application/json" and over:
-            content = exactly(json.loads(body.decode()))
+            with contextlib.suppress(RecursionError):
+                content = exactly(json.loads(body.decode()))
             length = [(b"content-length", b"%d" % len(body))]
             assert [each for each in headers if each[0] == b"content-length"] == length
             # How many bytes the same value takes is not the client's to mind.

@@ -733,14 +733,14 @@ def test_a_key_that_begins_with_sa_stays_where_all_else_is_jsons_own(ways):
 
 class Ids(enum.Enum):
     FIRST = uuid.UUID(int=1)
-    SECOND = Text.RED
+    SECOND = Plain.RED
 
 
 @pytest.mark.parametrize(("member", "expected"), [(Ids.FIRST, str(uuid.UUID(int=1))), (Ids.SECOND, "red")])
 def test_an_enum_of_uuids_or_enums_is_encoded(ways, member, expected):
     for compiled, fastapis in both(ways, "/result", lambda: member):
         assert (compiled.status, compiled.json) == (200, expected)
-        assert fastapis.status in (200, 500)
+        assert fastapis.status == 500
 
 
 def test_a_deep_result_is_encoded_while_fastapis_way_has_less_room(ways):
@@ -753,6 +753,12 @@ def test_a_deep_result_is_encoded_while_fastapis_way_has_less_room(ways):
     for depth in (10, 250, 253, 254, 255, 256, 300, 400):
         assert {each.status for each in returned(ways, "/result", lambda: deep(depth))} == {200}  # noqa: B023
     assert {each.status for each in returned(ways, "/result", lambda: deep(20_000))} == {500}
+    found = set()
+    for depth in range(800, 1000, 4):
+        for compiled, fastapis in both(ways, "/result", lambda: deep(depth)):  # noqa: B023
+            found.add((compiled.status, fastapis.status))
+    assert (200, 500) in found
+    assert (500, 200) not in found
 
 
 def test_a_validator_may_run_twice_for_what_does_not_fit(ways):
@@ -761,3 +767,9 @@ def test_a_validator_may_run_twice_for_what_does_not_fit(ways):
     for compiled, fastapis in both(ways, "/validators", body=body, headers=headers):
         assert compiled == fastapis
         assert (compiled.status, compiled.calls) == (422, ())
+    for kind, compiled in itertools.product(KINDS, (True, False)):
+        shapes.judgements.clear()
+        ways.ask(
+            Request("POST", f"/{kind}/validators".encode(), body=body, headers=headers), compiled=compiled
+        )
+        assert shapes.judgements == ["value", "ok"] * (2 if compiled else 1)

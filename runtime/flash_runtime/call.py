@@ -18,8 +18,6 @@ from flash_runtime.writer import JSON, Headers, Writer, whole
 _REQUEST_ID_LIMIT = 128
 _LARGE = 64 * 1024
 """From so many bytes on, a body is written without being copied behind its head."""
-# Not the module's own generator, which user code may seed: then two requests would have one id.
-_random = random.Random()  # noqa: S311  ids need to be unique, not secret
 
 
 class Refusal(Exception):
@@ -84,12 +82,12 @@ class Call:
         "whole",
     )
 
-    def __init__(self, decider: Decider, connection: Connection, head: Head) -> None:
+    def __init__(self, decider: Decider, connection: Connection, head: Head, request_id: str) -> None:
         self._decider = decider
         self.connection = connection
         self.head = head
         self.keep_alive = head.keep_alive
-        self.request_id = _request_id(head)
+        self.request_id = request_id
         self.started = self.heard = connection.quiet_since
         """When its turn came, and when something last came of it, on the clock of `time.monotonic()`."""
         self.whole = False
@@ -238,11 +236,11 @@ class Call:
         self._parts = []
 
 
-def _request_id(head: Head) -> str:
-    """The client's X-Request-ID where it is one plain printable word, else a new one."""
+def request_id_for(head: Head, chance: random.Random) -> str:
+    """The client's X-Request-ID where it is one plain printable word, else a new one by `chance`."""
     given = head.values.get(b"x-request-id")
     if given and len(given) <= _REQUEST_ID_LIMIT and given.isascii():
         text = given.decode()
         if text.isprintable() and " " not in text:
             return text
-    return f"{_random.getrandbits(128):032x}"
+    return f"{chance.getrandbits(128):032x}"

@@ -70,7 +70,7 @@ class Compiled:
 
     def __init__(self, route: APIRoute, binding: Binding, failures: Failures, threads: Threads) -> None:
         self.in_thread = binding.in_thread
-        self._route = route
+        self._name = f"{next(iter(route.methods or ()), '')} {route.path}"
         self._handler: Callable[..., Any] = binding.handler
         self._positional = binding.positional
         self._unpack = tuple(binding.fields.items())
@@ -167,23 +167,17 @@ class Compiled:
             except (asyncio.CancelledError, GeneratorExit):
                 raise
             except BaseException as error:  # noqa: BLE001  user code may raise anything
-                response = await self._response_to(scope, error)
+                response = self._raised(error)
             await response(scope, receive, send)
 
         return Guard(app, self._failures)
 
-    def _raised(self, error: BaseException) -> ASGIApp:
-        """Answers as the failures do."""
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            response = await self._response_to(scope, error)
-            await response(scope, receive, send)
-
-        return Guard(app, self._failures)
-
-    async def _response_to(self, scope: Scope, error: BaseException) -> Response:
-        scope["route"] = self._route  # as FastAPI does
-        return await self._failures.answer(scope, error)
+    def _raised(self, error: BaseException) -> Response:
+        """As the failures answer it: now, since nobody else hears of it where the client has left."""
+        try:
+            return self._failures.answer(self._name, error)
+        except Exception as another:  # noqa: BLE001  an HTTPException may have any detail and any headers
+            return self._failures.answer(self._name, another)
 
 
 class _Parameter:

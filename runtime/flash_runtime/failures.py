@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import cast
 
-from fastapi import HTTPException, Request
 from fastapi.encoders import jsonable_encoder
-from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.responses import Response
+from fastapi.utils import is_body_allowed_for_status_code
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flash_runtime import gpu, logs
 from flash_runtime.frames import user_traceback
-from flash_runtime.responses import FiniteJSONResponse, HandlerExit
+from flash_runtime.responses import FiniteJSONResponse, HandlerExit, escapes
 
 log = logging.getLogger("flash_runtime.failures")
-
-_STANDING_IN = (HandlerExit, gpu.GpuFailure)
 
 
 class Failures:
@@ -33,22 +29,28 @@ class Failures:
     def __init__(self, device_lost: Callable[[str], None]) -> None:
         self._device_lost = device_lost
 
-    async def answer(self, scope: Scope, error: BaseException) -> Response:
-        """The response to a request whose handling ended in `error`."""
-        if isinstance(error, _STANDING_IN):
-            error = error.raised
-        fault = gpu.classify(error)
-        if fault is None and isinstance(error, StarletteHTTPException):
-            return await http_exception_handler(Request(scope), cast(HTTPException, error))
-        if fault is None and isinstance(error, RequestValidationError):
-            return invalid_request(error)
-        _log(scope, error)
-        if fault is gpu.GpuFault.LOST:
-            self._device_lost(f"{type(error).__name__}: {error}")
-        if fault is gpu.GpuFault.OUT_OF_MEMORY:
+    def answer(self, request: str, error: BaseException) -> Response:
+        """The response to a `request` (`METHOD /path`) whose handling ended in `error`."""
+        error = _raised(error)
+        if gpu.classify(error) is None:
+            if isinstance(error, HTTPException):
+                return _http_exception(error)
+            if isinstance(error, RequestValidationError):
+                return invalid_request(error)
+        if self.note(request, error) is gpu.GpuFault.OUT_OF_MEMORY:
             gpu.release_memory(error)
             return _failure(503, "The GPU is out of memory: try again.", {"retry-after": "1"})
         return _failure(500, "Internal Server Error")
+
+    def note(self, request: str, error: BaseException) -> gpu.GpuFault | None:
+        """Log an error that no client is told; returns what it says of the GPU."""
+        error = _raised(error)
+        trace = user_traceback(error.__traceback__)
+        log.error("%s failed: %s", request, type(error).__name__, exc_info=(type(error), error, trace))
+        fault = gpu.classify(error)
+        if fault is gpu.GpuFault.LOST:
+            self._device_lost(f"{type(error).__name__}: {error}")
+        return fault
 
 
 class Guard:
@@ -71,10 +73,30 @@ class Guard:
 
         try:
             await self._app(scope, receive, watched)
-        except Exception as error:  # noqa: BLE001  user code may raise anything
-            response = await self._failures.answer(scope, error)
-            if not started:
-                await response(scope, receive, send)
+        except BaseException as error:
+            if not isinstance(error, Exception) and not escapes(error):
+                raise
+            path = getattr(scope.get("route"), "path", None) or scope.get("path")
+            request = f"{scope.get('method')} {path}"
+            if started:
+                self._failures.note(request, error)
+                return
+            response = self._failures.answer(request, error)
+        else:
+            return
+        await response(scope, receive, send)
+
+
+def _raised(error: BaseException) -> BaseException:
+    """What was raised, where another exception stands in for it."""
+    return error.raised if isinstance(error, HandlerExit | gpu.GpuFailure) else error
+
+
+def _http_exception(error: HTTPException) -> Response:
+    headers = dict(error.headers) if error.headers else None
+    if not is_body_allowed_for_status_code(error.status_code):
+        return Response(status_code=error.status_code, headers=headers)
+    return JSONResponse({"detail": error.detail}, status_code=error.status_code, headers=headers)
 
 
 def invalid_request(error: RequestValidationError) -> Response:
@@ -88,13 +110,3 @@ def invalid_request(error: RequestValidationError) -> Response:
 def _failure(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     content = {"detail": detail, "request_id": logs.request_id.get()}
     return FiniteJSONResponse(content, status_code=status, headers=headers)
-
-
-def _log(scope: Scope, error: BaseException) -> None:
-    log.error(
-        "%s %s failed: %s",
-        scope.get("method"),
-        getattr(scope.get("route"), "path", None) or scope.get("path"),
-        type(error).__name__,
-        exc_info=(type(error), error, user_traceback(error.__traceback__)),
-    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from flash_runtime import health
 from flash_runtime.access import AccessLog
 from flash_runtime.admission import Admission
 from flash_runtime.bridge import Bridge, Exchange
-from flash_runtime.call import Call, Refusal
+from flash_runtime.call import Call, Refusal, request_id_for
 from flash_runtime.health import Verdict
 from flash_runtime.protocol import Connection, Head
 from flash_runtime.routing import RouteTable
@@ -87,6 +88,8 @@ class Gate:
         self._observer = observer
         self._access = access
         self._clock = clock
+        # Its own, made in its process: user code may seed the module's, and a fork would copy it.
+        self._chance = random.Random()  # noqa: S311  ids need to be unique, not secret
         self._calls: dict[Call, None] = {}
         self._body_bytes = 0
         self._why_cut = ""
@@ -124,7 +127,7 @@ class Gate:
 
     def open(self, connection: Connection, head: Head) -> Call:
         """The call that the head begins."""
-        return Call(self, connection, head)
+        return Call(self, connection, head, request_id_for(head, self._chance))
 
     def advance(self, call: Call) -> None:
         """Let the call in, or take what came of its body."""

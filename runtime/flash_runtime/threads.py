@@ -57,7 +57,7 @@ class Threads:
             with self._lock:
                 self._unfinished -= 1
 
-    async def run(self, function: Callable[..., T], *arguments: Any, **values: Any) -> T:
+    async def run(self, function: Callable[..., T], /, *arguments: Any, **values: Any) -> T:
         """The function's result, from a thread that has the caller's context.
 
         A function cannot be cancelled: where the caller is, it waits until the function has ended, so that

@@ -297,7 +297,6 @@ def test_each_answer_has_its_access_line_whole_though_it_was_stopped_under_load(
     assert {line["slot"] for line in done} == set(range(workers))
 
 
-@pytest.mark.xfail(reason="call.py's generator is made before the fork: workers make the same ids")
 def test_no_two_workers_give_requests_the_same_id(tmp_path):
     directory = user_code(tmp_path, SOURCE, [("GET", "/pid", "pid")])
     with serve(tmp_path, FLASH_WORKERS=2, FLASH_APP_DIR=directory) as server:

@@ -39,9 +39,28 @@ class Mailbox(Generic[T]):
         self._deliver = deliver
         self._items: deque[T] = deque()
         self._woken = False
+        self._to_wake = False
 
     def put(self, item: T) -> None:
+        """From any thread: hand over the item now."""
         self._items.append(item)
+        self._wake()
+
+    def put_with_others(self, item: T, sender: asyncio.AbstractEventLoop) -> None:
+        """From the `sender`'s loop alone: hand over the item at the end of its turn, with those that follow.
+
+        A loop that wakes the other at once has it compete for the interpreter's lock, item by item.
+        """
+        self._items.append(item)
+        if not self._to_wake:
+            self._to_wake = True
+            sender.call_soon(self._wake_for_all)
+
+    def _wake_for_all(self) -> None:
+        self._to_wake = False
+        self._wake()
+
+    def _wake(self) -> None:
         if not self._woken:
             self._woken = True
             self._loop.call_soon_threadsafe(self._drain)
@@ -138,12 +157,14 @@ class Bridge:
         self._threads = threads
         self._context = contextvars.copy_context()
         self._to_app: Mailbox[Callable[[], None]] = Mailbox(app_loop, _call)
+        self._for_threads: list[Exchange] = []
         self._tasks: dict[asyncio.Task[Any], Exchange] = {}
         self._starting: Exchange | None = None
         """The exchange whose task runs its first steps, and is not among the tasks yet."""
 
     def connect(self, io_loop: asyncio.AbstractEventLoop, receiver: Receiver) -> None:
         """Name the loop that requests come from, and who is told on it what comes back."""
+        self._io_loop = io_loop
         self._receiver = receiver
         self._to_io: Mailbox[Callable[[], None]] = Mailbox(io_loop, _call)
 
@@ -153,9 +174,17 @@ class Bridge:
         """Have the request answered; the receiver is told what comes of it."""
         compiled = exchange.compiled
         if compiled is not None and compiled.in_thread:
-            self._threads.submit(self._run_in_thread, exchange)
+            if not self._for_threads:
+                self._io_loop.call_soon(self._submit_to_threads)
+            self._for_threads.append(exchange)
         else:
-            self._to_app.put(lambda: self._start(exchange, self._answer(exchange)))
+            self._to_app.put_with_others(lambda: self._start(exchange, self._answer(exchange)), self._io_loop)
+
+    def _submit_to_threads(self) -> None:
+        # At the end of the turn, as the mailbox does.
+        exchanges, self._for_threads = self._for_threads, []
+        for exchange in exchanges:
+            self._threads.submit(self._run_in_thread, exchange)
 
     def cancel(self, exchange: Exchange) -> None:
         """Nobody waits for the answer any more. `on_end` is still to come."""

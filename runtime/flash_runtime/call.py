@@ -10,7 +10,8 @@ from starlette.types import Message, Scope
 
 from flash_runtime.admission import Start
 from flash_runtime.bridge import Exchange
-from flash_runtime.protocol import Connection, Head
+from flash_runtime.head import Head
+from flash_runtime.protocol import Connection
 from flash_runtime.routing import Target, Values
 from flash_runtime.scoreboard import Outcome
 from flash_runtime.writer import JSON, Headers, Writer, whole

@@ -21,8 +21,9 @@ from flash_runtime.access import AccessLog
 from flash_runtime.admission import Admission
 from flash_runtime.bridge import Bridge, Exchange
 from flash_runtime.call import Call, Refusal, request_id_for
+from flash_runtime.head import Head
 from flash_runtime.health import Verdict
-from flash_runtime.protocol import Connection, Head
+from flash_runtime.protocol import Connection
 from flash_runtime.routing import RouteTable
 from flash_runtime.scoreboard import Outcome
 from flash_runtime.writer import JSON, start_of_json

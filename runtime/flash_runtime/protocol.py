@@ -14,12 +14,11 @@ import time
 from collections import deque
 from http import HTTPStatus
 from typing import Any, Protocol
-from urllib.parse import unquote
 
 import httptools
 from uvicorn.server import ServerState
 
-Headers = list[tuple[bytes, bytes]]
+from flash_runtime.head import Head, Headers
 
 HEAD_BYTES = 64 * 1024
 """The most that a request line and its headers may take together."""
@@ -32,37 +31,6 @@ LINGER_SECONDS = 2.0
 """How long a client that was refused may take to read why."""
 _OFFERS = (b"upgrade", b"http2-settings")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Head:
-    """What comes before a request's body. Names of headers are in lower case; `path` is percent-decoded."""
-
-    __slots__ = (
-        "headers",
-        "http_version",
-        "keep_alive",
-        "method",
-        "path",
-        "query_string",
-        "raw_path",
-        "values",
-    )
-
-    def __init__(
-        self, method: str, url: bytes, headers: Headers, http_version: str, *, keep_alive: bool
-    ) -> None:
-        parsed = httptools.parse_url(url)
-        self.method = method
-        self.raw_path: bytes = parsed.path
-        path = self.raw_path.decode("ascii")
-        self.path = unquote(path) if "%" in path else path
-        self.query_string: bytes = parsed.query or b""
-        self.headers = headers
-        self.http_version = http_version
-        self.keep_alive = keep_alive
-        """Whether the client wants the connection kept after the answer."""
-        self.values = dict(reversed(headers))
-        """The first value of each header."""
 
 
 class Request(Protocol):

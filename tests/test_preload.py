@@ -21,7 +21,7 @@ try:
 except UserCodeFault as fault:
     text = str(fault)
 print(json.dumps({"fault": text, "loaded": [name for name in names.split(",") if name in sys.modules],
-                  "path": app in sys.path or finders != sys.meta_path}))
+                  "path": app in sys.path or finders != sys.meta_path}), flush=True)
 os._exit(0)
 """
 

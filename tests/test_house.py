@@ -20,7 +20,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 USERS = ("flash_manifest.json", "main.py", "/openapi.json")
 """What pages name that is not this project's."""
-VARIABLE = r"`((?:FLASH|LOG|PORT|HEALTH|WEB|CUDA|NVIDIA)(?:_[A-Z0-9]+)*)`"
+VARIABLE = r"`((?:FLASH|LOG|PORT|HEALTH|WEB|CUDA|NVIDIA|RUNPOD)(?:_[A-Z0-9]+)*)`"
 
 
 def documented() -> dict[str, str]:

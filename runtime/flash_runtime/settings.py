@@ -77,6 +77,12 @@ class Settings:
     """NVIDIA_VISIBLE_DEVICES as the container was given it; empty as above."""
     api_key: str | None = field(repr=False)
     execute_token: str | None = field(repr=False)
+    peer_url: str | None
+    """A template of the other resources' base URLs, with `{resource}` in it."""
+    peers: tuple[tuple[str, str], ...]
+    """Resources, each with its base URL."""
+    live: bool
+    """Whether source text that a caller sends is run: for development."""
     misspelled: tuple[tuple[str, str], ...] = ()
     """Variables that are no settings, each with the setting that it resembles."""
 
@@ -127,8 +133,15 @@ class Settings:
             access_log=read("FLASH_ACCESS_LOG", _switch, True),
             cuda_visible_devices=environ.get("CUDA_VISIBLE_DEVICES"),
             nvidia_visible_devices=environ.get("NVIDIA_VISIBLE_DEVICES"),
-            api_key=read("FLASH_API_KEY", _secret, None),
-            execute_token=read("FLASH_EXECUTE_TOKEN", _secret, None),
+            api_key=read("FLASH_API_KEY", _secret, read("FLASH_API_KEY_FILE", _secret_in_file, None)),
+            execute_token=read(
+                "FLASH_EXECUTE_TOKEN",
+                _secret,
+                read("FLASH_EXECUTE_TOKEN_FILE", _secret_in_file, read("RUNPOD_API_KEY", _secret, None)),
+            ),
+            peer_url=read("FLASH_PEER_URL", _peer_url, None),
+            peers=read("FLASH_PEERS", _peers, ()),
+            live=read("FLASH_LIVE", _switch, False),
             misspelled=read.misspelled(),
         )
         read.raise_problems()
@@ -138,8 +151,10 @@ class Settings:
         """Log what is set and does not work as meant: misspelled names, limits that contradict each other."""
         for name, meant in self.misspelled:
             log.warning("%s is no setting and has no effect; did you mean %s?", name, meant)
-        if self.execute_token:
-            log.warning("FLASH_EXECUTE_TOKEN is set, but has no effect in this version")
+        if self.live:
+            log.warning(
+                "FLASH_LIVE is on: whoever has the token can run any code here; it is for development"
+            )
         for contradiction in self._contradictions():
             log.warning("%s", contradiction)
 
@@ -327,6 +342,33 @@ def _url_path(text: str) -> str:
     return text
 
 
+def _is_base_url(text: object) -> bool:
+    return (
+        isinstance(text, str)
+        and text.isascii()
+        and text.isprintable()
+        and " " not in text
+        and (text.startswith(("http://", "https://")) and text.split("://", 1)[1] != "")
+    )
+
+
+def _peer_url(text: str) -> str:
+    if not _is_base_url(text) or "{resource}" not in text:
+        raise _Refused("a URL with {resource} in it, such as http://{resource}:80")
+    return text
+
+
+def _peers(text: str) -> tuple[tuple[str, str], ...]:
+    allowed = 'a JSON object of resources and URLs, such as {"gpu-worker": "http://10.0.0.7:80"}'
+    try:
+        pairs = json.loads(text)
+    except ValueError:
+        raise _Refused(allowed) from None
+    if not isinstance(pairs, dict) or not all(_is_base_url(url) for url in pairs.values()):
+        raise _Refused(allowed)
+    return tuple(pairs.items())
+
+
 def _sha256(text: str) -> str:
     digest = text.lower()
     if len(digest) != 64 or any(c not in "0123456789abcdef" for c in digest):
@@ -339,6 +381,13 @@ def _names(text: str) -> tuple[str, ...]:
     if not all(part.isidentifier() for name in names for part in name.split(".")):
         raise _Refused("module names separated by commas, such as torch,transformers")
     return names
+
+
+def _secret_in_file(text: str) -> str:
+    try:
+        return _secret(Path(text).read_text(encoding="ascii").strip())
+    except (OSError, ValueError) as error:
+        raise _Refused(f"the path of a file that can be read ({error.__class__.__name__})") from None
 
 
 def _secret(text: str) -> str:

@@ -176,7 +176,7 @@ class Ways:
     def ask(self, request: Request, *, compiled: bool) -> Answer:
         """The answer of the compiled route, or of FastAPI."""
         target, request.path_values = self.table.find(request.method, request.path)
-        exchange = Exchange(request, target.compiled if compiled else None)
+        exchange = Exchange(request, target.answering if compiled else None)
         self._calls.clear()
         self._logged.clear()
         self._messages: list[Message] = []

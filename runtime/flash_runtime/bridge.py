@@ -1,10 +1,10 @@
 """The bridge: carries requests from the I/O loop to where they are answered, and the answers back.
 
-A request goes over with its whole body. Where its route is compiled, it is answered by the application loop
-or, for a plain function, by a thread: one hop there and one back. Else, and where the compiled route says so,
-it goes the application's way: ASGI on the application loop, the response handed back in one piece where it
-is whole, chunk by chunk with flow control where it is streamed. Each way is a mailbox: a deque, and one
-wake-up of the other loop for all that is in it.
+A request goes over with its whole body. What answers without FastAPI, such as a compiled route, does so on
+the application loop or, for a plain function, in a thread: one hop there and one back. Else, and where that
+says so, it goes the application's way: ASGI on the application loop, the response handed back in one piece
+where it is whole, chunk by chunk with flow control where it is streamed. Each way is a mailbox: a deque, and
+one wake-up of the other loop for all that is in it.
 """
 
 from __future__ import annotations
@@ -125,9 +125,9 @@ class Exchange:
 
     __slots__ = (
         "acknowledged",
+        "answering",
         "asked",
         "cancelled",
-        "compiled",
         "ended",
         "finished",
         "gone",
@@ -137,9 +137,9 @@ class Exchange:
         "window",
     )
 
-    def __init__(self, asked: Asked, compiled: Answering | None) -> None:
+    def __init__(self, asked: Asked, answering: Answering | None) -> None:
         self.asked: Any = asked
-        self.compiled = compiled
+        self.answering = answering
         # Written by the I/O loop.
         self.cancelled = False
         # Written by the application loop, or by the thread that has the request.
@@ -181,8 +181,8 @@ class Bridge:
 
     def submit(self, exchange: Exchange) -> None:
         """Have the request answered; the receiver is told what comes of it."""
-        compiled = exchange.compiled
-        if compiled is not None and compiled.in_thread:
+        answering = exchange.answering
+        if answering is not None and answering.in_thread:
             if not self._for_threads:
                 self._io_loop.call_soon(self._submit_to_threads)
             self._for_threads.append(exchange)
@@ -226,8 +226,8 @@ class Bridge:
         if exchange.cancelled:
             self._end(exchange, None)
             return
-        assert exchange.compiled is not None, "else it is the application loop's"
-        outcome = self._context_of(exchange).run(exchange.compiled.call, exchange.asked)
+        assert exchange.answering is not None, "else it is the application loop's"
+        outcome = self._context_of(exchange).run(exchange.answering.call, exchange.asked)
         if isinstance(outcome, bytes | Reply):
             self._end(exchange, outcome)
         else:
@@ -278,8 +278,8 @@ class Bridge:
     async def _answer(self, exchange: Exchange) -> Answer | None:
         """The answer where it is whole; else the response has been sent, and it is `None`."""
         app: ASGIApp | None = None
-        if exchange.compiled is not None:
-            outcome = await exchange.compiled.answer(exchange.asked)
+        if exchange.answering is not None:
+            outcome = await exchange.answering.answer(exchange.asked)
             if isinstance(outcome, bytes | Reply):
                 return outcome
             app = outcome

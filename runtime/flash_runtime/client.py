@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ import httptools
 _KEPT = 64
 """Idle connections that are kept for each peer."""
 _CONNECT_SECONDS = 10.0
+_IDLE_SECONDS = 30.0
+"""A connection that was idle for longer is not used again: what lies between may have given it up by then."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -56,6 +59,8 @@ class Client:
         connection = None
         while pool and (connection is None or not connection.is_usable):
             connection = pool.pop()
+            if time.monotonic() - connection.idle_since > _IDLE_SECONDS:
+                connection.close()
         target = urlsplit(url)
         if connection is None or not connection.is_usable:
             connection = await _connect(target.hostname or "", target.port, secure=target.scheme == "https")
@@ -69,6 +74,7 @@ class Client:
             connection.close()  # also where nobody waits any more: the peer cancels what it does for this
             raise
         if connection.is_usable and len(pool) < _KEPT:
+            connection.idle_since = time.monotonic()
             pool.append(connection)
         else:
             connection.close()
@@ -97,6 +103,7 @@ class _Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._body = bytearray()
         self._is_open = False
+        self.idle_since = 0.0
 
     @property
     def is_usable(self) -> bool:
@@ -123,6 +130,9 @@ class _Connection(asyncio.Protocol):
         self._fail("the connection ended before the answer")
 
     def data_received(self, data: bytes) -> None:
+        if self._waiting() is None:
+            self.close()  # nobody has asked: this must not pass for the next answer
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -132,6 +142,8 @@ class _Connection(asyncio.Protocol):
     # What the parser says.
 
     def on_message_begin(self) -> None:
+        if self._waiting() is None:
+            self.close()  # as above, in the packet of an answer
         self._headers, self._body = {}, bytearray()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -146,9 +158,15 @@ class _Connection(asyncio.Protocol):
             return  # 100 Continue and its like: the answer is still to come
         if not self._parser.should_keep_alive():
             self._is_open = False
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(Response(status, self._headers, self._body))
+        waiter = self._waiting()
+        if waiter is not None:
+            waiter.set_result(Response(status, self._headers, self._body))
 
     def _fail(self, why: str) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(Broken(why))
+        waiter = self._waiting()
+        if waiter is not None:
+            waiter.set_exception(Broken(why))
+
+    def _waiting(self) -> asyncio.Future[Response] | None:
+        """Whoever has asked, and has no answer yet."""
+        return None if self._waiter is None or self._waiter.done() else self._waiter

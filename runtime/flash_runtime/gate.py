@@ -208,7 +208,7 @@ class Gate:
 
     def _find_room(self, call: Call) -> None:
         assert call.target is not None, "it was let in"
-        call.exchange = Exchange(call, call.target.compiled)
+        call.exchange = Exchange(call, call.target.answering)
         call.start = partial(self._submit, call)
         if not self._admission.lane(call.target.kind).enter(call.start):
             raise _shed()

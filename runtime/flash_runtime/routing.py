@@ -40,7 +40,8 @@ class Target:
     kind: Kind
     timeout: float
     """Seconds from the request's arrival to the end of its response."""
-    compiled: Answering | None = None
+    answering: Answering | None = None
+    """What answers it without FastAPI: a compiled route, or the runtime's own."""
     is_internal: bool = False
     """Whether it is for the framework's own callers, who show another token than users."""
 

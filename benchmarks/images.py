@@ -11,7 +11,6 @@ import http.client
 import json
 import os
 import platform
-import socket
 import statistics
 import subprocess
 import tarfile
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tests import vendor
+from tests.serving import free_port
 
 HERE = Path(__file__).parent
 OURS = "flash-runtime:cpu"
@@ -150,13 +150,6 @@ def ping(port: int) -> int | None:
         return None
     finally:
         connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def layers(image: str) -> list[Layer]:

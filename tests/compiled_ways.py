@@ -9,6 +9,7 @@ import inspect
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,8 @@ from flash_runtime import app as application
 from flash_runtime import binding
 from flash_runtime.app import Application
 from flash_runtime.bridge import Bridge, Exchange
-from flash_runtime.manifest import Route
+from flash_runtime.resources import Route
+from flash_runtime.responses import Reply
 from flash_runtime.routing import RouteTable
 from flash_runtime.threads import Threads
 
@@ -46,6 +48,10 @@ class Request:
     @property
     def name(self) -> str:
         return self.path
+
+    @property
+    def deadline(self) -> float:
+        return time.monotonic() + 60
 
     @property
     def content_type(self) -> bytes:
@@ -170,7 +176,7 @@ class Ways:
     def ask(self, request: Request, *, compiled: bool) -> Answer:
         """The answer of the compiled route, or of FastAPI."""
         target, request.path_values = self.table.find(request.method, request.path)
-        exchange = Exchange(request, target.compiled if compiled else None)
+        exchange = Exchange(request, target.answering if compiled else None)
         self._calls.clear()
         self._logged.clear()
         self._messages: list[Message] = []
@@ -215,6 +221,9 @@ class Ways:
         self._messages.append({"type": "http.response.start", "status": 200, "headers": headers})
         self._messages.append({"type": "http.response.body", "body": body})
         self._answered.set()
+
+    def on_reply(self, exchange: Exchange, reply: Reply) -> None:
+        raise NotImplementedError("no compiled route answers so")
 
     def on_message(self, exchange: Exchange, message: Message) -> None:
         self._messages.append(message)

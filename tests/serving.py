@@ -91,10 +91,11 @@ def serve(
     wait_ready: bool = True,
     separate_health: bool = False,
     python: str | Path = sys.executable,
+    port: int | None = None,
     **settings: str | Path | int,
 ) -> Iterator[Server]:
     """Run `flash-runtime serve` with these settings until the block ends."""
-    port = free_port()
+    port = port or free_port()
     health_port = free_port() if separate_health else port
     env = environment(PORT=port, PORT_HEALTH=health_port, **settings)
     log_path = tmp_path / f"log-{port}.txt"

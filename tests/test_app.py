@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 
 from flash_runtime import app as application
 from flash_runtime.errors import ManifestFault, UserCodeFault
-from flash_runtime.manifest import Route
+from flash_runtime.resources import Route
 from flash_runtime.threads import Threads
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import_framework()
 before = set(sys.modules)
 
 from flash_runtime import app
-from flash_runtime.manifest import Route
+from flash_runtime.resources import Route
 from flash_runtime.threads import Threads
 
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from flash_runtime import manifest
 from flash_runtime.errors import ManifestFault
-from flash_runtime.manifest import Manifest, Route
+from flash_runtime.manifest import Manifest
+from flash_runtime.resources import Route, functions_for, routes_for
 from tests import vendor
 
 ROOT = Path(__file__).parent.parent
@@ -63,7 +64,7 @@ def test_the_vendors_manifest_is_read_and_fits_the_published_schema(name):
     jsonschema.Draft202012Validator(SCHEMA).validate(content)
     read = manifest.load(path, RESERVED)
     for each, routes in content["routes"].items():
-        assert {str(route): route.function for route in manifest.routes_for(read, each)} == routes
+        assert {str(route): route.function for route in routes_for(read, each)} == routes
 
 
 @pytest.mark.parametrize(
@@ -159,37 +160,47 @@ def test_a_route_taken_twice_is_named_with_its_owner(load):
 
 def test_the_only_load_balanced_resource_needs_no_name(load):
     read = load(document(jobs=resource(served=False), api=resource(function("post", "/a/{b}"))))
-    (route,) = manifest.routes_for(read, None)
+    (route,) = routes_for(read, None)
     assert route == Route("api", "POST", "/a/{b}", "api", "handler")
     assert route.path_parameters == ("b",)
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [(None, "several"), ("c", "unknown"), ("jobs", "queue")],
+    [(None, "several"), ("c", "unknown")],
 )
 def test_a_resource_that_is_not_clear_is_a_fault_that_lists_them(load, name, text):
     one = resource(function("GET", "/"))
     read = load(document(a=one, b=one, jobs=resource(served=False)))
     with pytest.raises(ManifestFault, match=text) as caught:
-        manifest.routes_for(read, name)
+        routes_for(read, name)
     assert "`a`, `b`" in str(caught.value)
+
+
+def test_a_queue_based_resource_is_served_by_its_name_and_has_no_routes(load):
+    read = load(document(a=resource(function("GET", "/")), jobs=resource(function("GET", "/"), served=False)))
+    assert routes_for(read, "jobs") == ()
+    own, elsewhere = functions_for(read, "jobs")
+    assert [(each.resource, each.module) for each in own] == [("jobs", "api")]
+    assert elsewhere == {}
+    with pytest.raises(ManifestFault, match="no functions"):
+        routes_for(load(document(jobs=resource(served=False))), "jobs")
 
 
 @pytest.mark.parametrize("resources", [{}, {"jobs": resource(served=False)}, {"api": resource()}])
 def test_nothing_to_serve_is_a_fault(load, resources):
     with pytest.raises(ManifestFault, match=r"no load-balanced|no routes"):
-        manifest.routes_for(load(document(**resources)), None)
+        routes_for(load(document(**resources)), None)
 
 
 def test_every_resource_is_mounted_under_its_name(load):
     read = load(document(a=resource(function("GET", "/x")), b=resource(function("GET", "/x"))))
-    assert [str(route) for route in manifest.routes_for(read, "*")] == ["GET /a/x", "GET /b/x"]
+    assert [str(route) for route in routes_for(read, "*")] == ["GET /a/x", "GET /b/x"]
 
 
 def test_paths_without_parameters_come_first(load):
     read = load(document(a=resource(function("GET", "/u/{id}", "one"), function("GET", "/u/me", "me"))))
-    assert [route.path for route in manifest.routes_for(read, None)] == ["/u/me", "/u/{id}"]
+    assert [route.path for route in routes_for(read, None)] == ["/u/me", "/u/{id}"]
 
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -252,4 +263,4 @@ def test_any_broken_manifest_is_a_fault_and_never_another_error(data):
         path = Path(directory, "m.json")
         path.write_text(json.dumps(content))
         with contextlib.suppress(ManifestFault):
-            assert manifest.routes_for(manifest.load(path, RESERVED), None)
+            assert routes_for(manifest.load(path, RESERVED), None)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from flash_runtime import manifest
 from flash_runtime.errors import ManifestFault
 from flash_runtime.manifest import Manifest
+from flash_runtime.resources import routes_for
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = jsonschema.Draft202012Validator(json.loads((ROOT / "manifest_schema.json").read_text()))
@@ -92,10 +93,11 @@ def judge(content: bytes) -> None:
     SCHEMA.validate(as_written(json.loads(content)))
     for name in (None, "*", *read.resources):
         try:
-            routes = manifest.routes_for(read, name)
+            routes = routes_for(read, name)
         except ManifestFault:
             continue
-        assert routes
+        queue_based = name in read.resources and not read.resources[name].is_load_balanced
+        assert bool(routes) is not queue_based
         assert all(route.path.startswith("/") and route.method in manifest.METHODS for route in routes)
 
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flash_runtime.admission import Kind
-from flash_runtime.manifest import METHODS, Function, Manifest, Resource, Route, routes_for
+from flash_runtime.manifest import METHODS, Function, Manifest, Resource
+from flash_runtime.resources import Route, routes_for
 from flash_runtime.routing import Mounted, RouteTable
 
 NOTHING = "no handler"

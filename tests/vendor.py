@@ -104,6 +104,15 @@ def run_python(code: str) -> str:
     return done.stdout
 
 
+def run_file(path: Path, **variables: str) -> str:
+    """What this program prints where the vendor's SDK is installed."""
+    command: list[str | Path] = [_environment() / "bin" / "python", path]
+    environ = {**_environ(), **variables}
+    done = subprocess.run(command, env=environ, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def _answers(client: httpx.Client) -> bool:
     try:
         return client.get("/ping").status_code == 200

@@ -8,7 +8,6 @@ here.
 
 from __future__ import annotations
 
-import http.client
 import shlex
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks.images import ping
 from benchmarks.speed import sides
 from benchmarks.speed.processes import Cores, running
 from tests.serving import free_port
@@ -52,7 +52,7 @@ def measure(name: str, way: str, artifact: Path, cores: Cores, place: Path) -> d
         with running(command, environ, directory, log, cores.server, gently=False) as group:
             first: dict[str, float] = {}
             while "200" not in first:
-                status = _ping(port)
+                status = ping(port)
                 passed = time.perf_counter() - began
                 if status is not None:
                     first.setdefault(str(status), passed)
@@ -66,15 +66,3 @@ def _unpacking(environ: Mapping[str, str], artifact: Path, directory: Path) -> d
     shutil.rmtree(directory, ignore_errors=True)
     kept = {name: value for name, value in environ.items() if name != "FLASH_DISABLE_UNPACK"}
     return {**kept, "FLASH_BUILD_ARTIFACT_PATH": str(artifact), "FLASH_APP_DIR": str(directory)}
-
-
-def _ping(port: int) -> int | None:
-    """The status of `/ping`; `None` where nobody answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/ping")
-        return connection.getresponse().status
-    except (OSError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
@@ -16,9 +16,11 @@ from flash_runtime import binding, importer
 from flash_runtime.binding import Handler
 from flash_runtime.compiled import Compiled, why_not
 from flash_runtime.errors import ManifestFault, UserCodeFault
+from flash_runtime.execute import Functions
 from flash_runtime.failures import Failures, Guard, invalid_request
-from flash_runtime.manifest import Route
 from flash_runtime.package import Package
+from flash_runtime.peers import NOWHERE, Addresses, Peers
+from flash_runtime.resources import Route
 from flash_runtime.responses import MEDIA_TYPES, FiniteJSONResponse
 from flash_runtime.routing import Mounted
 from flash_runtime.threads import Threads
@@ -30,6 +32,9 @@ class Application:
 
     asgi: FastAPI
     routes: tuple[Mounted, ...]
+    failures: Failures
+    functions: Functions = field(default_factory=lambda: Functions({}, {}))
+    """What can be called by name."""
 
     @property
     def documents(self) -> tuple[str, ...]:
@@ -44,16 +49,39 @@ def load(
     sdk: Literal["image", "artifact"],
     threads: Threads,
     device_lost: Callable[[str], None] = lambda why: None,
+    addresses: Addresses = NOWHERE,
 ) -> Application:
     """Import the package's handlers, in this process and for good, and build their application.
+
+    Functions of other resources become calls of them, at their `addresses`, where the image's SDK is used.
 
     Plain functions run in the `threads`. `device_lost` is called with the reason when no further request of
     this process can use the GPU. Raises `UserCodeFault` and `ManifestFault` as `importer.enter`,
     `importer.load` and `build` do.
     """
     importer.enter(package.app_dir, sdk)
+    _stand_in_for_others(sdk, Peers(addresses, package.elsewhere))
     bound = [(route, importer.load(route.module, route.function)) for route in package.routes]
-    return build(bound, title=package.title, threads=threads, device_lost=device_lost)
+    own = {each.name: importer.load(each.module, each.name) for each in package.functions}
+    application = build(bound, title=package.title, threads=threads, device_lost=device_lost)
+    return replace(application, functions=Functions(own, package.elsewhere))
+
+
+def _stand_in_for_others(sdk: Literal["image", "artifact"], peers: Peers) -> None:
+    """Have the SDK's decorators put stubs in the place of functions of other resources."""
+    from runpod_flash import Endpoint  # whose it is depends on what `importer.enter` was told
+
+    if sdk == "image":
+        Endpoint.stand_in = peers.stand_in  # type: ignore[method-assign, assignment]
+        return
+    # The vendor's own stubs would call its cloud, also for the functions that are here.
+    decorate = Endpoint.__call__
+
+    def call(self: Endpoint, function_or_class: Any) -> Any:
+        decorate(self, function_or_class)
+        return peers.stand_in(function_or_class)
+
+    Endpoint.__call__ = call  # type: ignore[method-assign]
 
 
 def build(
@@ -82,7 +110,8 @@ def build(
     )
     failures = Failures(device_lost)
     app.add_middleware(Guard, failures=failures)
-    return Application(app, tuple(_mount(app, route, handler, failures, threads) for route, handler in pairs))
+    routes = tuple(_mount(app, route, handler, failures, threads) for route, handler in pairs)
+    return Application(app, routes, failures)
 
 
 def _refuse_untaken(pairs: list[tuple[Route, Handler]]) -> None:

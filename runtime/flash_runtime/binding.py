@@ -23,7 +23,7 @@ from starlette.responses import Response
 from flash_runtime import gpu
 from flash_runtime.admission import Kind
 from flash_runtime.errors import UserCodeFault
-from flash_runtime.manifest import Route
+from flash_runtime.resources import Route
 from flash_runtime.responses import HandlerExit, escapes, stream
 from flash_runtime.threads import Threads
 

@@ -1,10 +1,10 @@
 """The bridge: carries requests from the I/O loop to where they are answered, and the answers back.
 
-A request goes over with its whole body. Where its route is compiled, it is answered by the application loop
-or, for a plain function, by a thread: one hop there and one back. Else, and where the compiled route says so,
-it goes the application's way: ASGI on the application loop, the response handed back in one piece where it
-is whole, chunk by chunk with flow control where it is streamed. Each way is a mailbox: a deque, and one
-wake-up of the other loop for all that is in it.
+A request goes over with its whole body. What answers without FastAPI, such as a compiled route, does so on
+the application loop or, for a plain function, in a thread: one hop there and one back. Else, and where that
+says so, it goes the application's way: ASGI on the application loop, the response handed back in one piece
+where it is whole, chunk by chunk with flow control where it is streamed. Each way is a mailbox: a deque, and
+one wake-up of the other loop for all that is in it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from starlette.types import ASGIApp, Message, Scope
 
-from flash_runtime import logs
-from flash_runtime.compiled import Compiled
+from flash_runtime import calls, logs
+from flash_runtime.answering import Answering
+from flash_runtime.responses import Reply
 from flash_runtime.threads import Threads
 
 T = TypeVar("T")
+Answer = bytes | Reply
 
 _STREAM_WINDOW = 256 * 1024
 """Bytes of a streamed response that may be on their way; past it, the application's `send` waits."""
@@ -84,11 +86,15 @@ class Asked(Protocol):
     request_id: str
 
     @property
+    def deadline(self) -> float:
+        """When its time is over, on the clock of `time.monotonic()`."""
+
+    @property
     def name(self) -> str:
         """Of what it is for, for people."""
 
     @property
-    def body(self) -> bytes:
+    def body(self) -> bytes | bytearray:
         """The whole body."""
 
     def scope(self) -> Scope:
@@ -100,6 +106,9 @@ class Receiver(Protocol):
 
     def on_json(self, exchange: Exchange, body: bytes) -> None:
         """The answer: a 200 with this JSON."""
+
+    def on_reply(self, exchange: Exchange, reply: Reply) -> None:
+        """The answer, whole."""
 
     def on_message(self, exchange: Exchange, message: Message) -> None:
         """A message of an ASGI response."""
@@ -116,9 +125,9 @@ class Exchange:
 
     __slots__ = (
         "acknowledged",
+        "answering",
         "asked",
         "cancelled",
-        "compiled",
         "ended",
         "finished",
         "gone",
@@ -128,13 +137,13 @@ class Exchange:
         "window",
     )
 
-    def __init__(self, asked: Asked, compiled: Compiled | None) -> None:
+    def __init__(self, asked: Asked, answering: Answering | None) -> None:
         self.asked: Any = asked
-        self.compiled = compiled
+        self.answering = answering
         # Written by the I/O loop.
         self.cancelled = False
         # Written by the application loop, or by the thread that has the request.
-        self.task: asyncio.Task[bytes | None] | None = None
+        self.task: asyncio.Task[Answer | None] | None = None
         self.taken = False
         self.gone: asyncio.Event | None = None
         self.finished = False
@@ -172,8 +181,8 @@ class Bridge:
 
     def submit(self, exchange: Exchange) -> None:
         """Have the request answered; the receiver is told what comes of it."""
-        compiled = exchange.compiled
-        if compiled is not None and compiled.in_thread:
+        answering = exchange.answering
+        if answering is not None and answering.in_thread:
             if not self._for_threads:
                 self._io_loop.call_soon(self._submit_to_threads)
             self._for_threads.append(exchange)
@@ -217,9 +226,9 @@ class Bridge:
         if exchange.cancelled:
             self._end(exchange, None)
             return
-        assert exchange.compiled is not None, "else it is the application loop's"
-        outcome = self._context_of(exchange).run(exchange.compiled.call, exchange.asked)
-        if isinstance(outcome, bytes):
+        assert exchange.answering is not None, "else it is the application loop's"
+        outcome = self._context_of(exchange).run(exchange.answering.call, exchange.asked)
+        if isinstance(outcome, bytes | Reply):
             self._end(exchange, outcome)
         else:
             self._to_app.put(lambda: self._start(exchange, self._run(exchange, outcome or self._app)))
@@ -228,10 +237,10 @@ class Bridge:
 
     def _context_of(self, exchange: Exchange) -> contextvars.Context:
         context = self._context.copy()
-        context.run(logs.request_id.set, exchange.asked.request_id)
+        context.run(_enter, exchange.asked)
         return context
 
-    def _start(self, exchange: Exchange, work: Coroutine[Any, Any, bytes | None]) -> None:
+    def _start(self, exchange: Exchange, work: Coroutine[Any, Any, Answer | None]) -> None:
         if exchange.cancelled:
             work.close()
             self._end(exchange, None)
@@ -253,10 +262,10 @@ class Bridge:
         # Here and not in the task: one that is cancelled before its first step never runs.
         task.add_done_callback(self._on_waiting_task_done)
 
-    def _on_waiting_task_done(self, task: asyncio.Task[bytes | None]) -> None:
+    def _on_waiting_task_done(self, task: asyncio.Task[Answer | None]) -> None:
         self._on_task_done(task, self._tasks.pop(task))
 
-    def _on_task_done(self, task: asyncio.Task[bytes | None], exchange: Exchange) -> None:
+    def _on_task_done(self, task: asyncio.Task[Answer | None], exchange: Exchange) -> None:
         if task.cancelled():
             self._end(exchange, None)
             return
@@ -266,12 +275,12 @@ class Bridge:
             self._app_loop.call_exception_handler(context)
         self._end(exchange, task.result() if error is None else None)
 
-    async def _answer(self, exchange: Exchange) -> bytes | None:
-        """The JSON of a compiled route's 200; else the response has been sent, and it is `None`."""
+    async def _answer(self, exchange: Exchange) -> Answer | None:
+        """The answer where it is whole; else the response has been sent, and it is `None`."""
         app: ASGIApp | None = None
-        if exchange.compiled is not None:
-            outcome = await exchange.compiled.answer(exchange.asked)
-            if isinstance(outcome, bytes):
+        if exchange.answering is not None:
+            outcome = await exchange.answering.answer(exchange.asked)
+            if isinstance(outcome, bytes | Reply):
                 return outcome
             app = outcome
         await self._run(exchange, app or self._app)
@@ -284,7 +293,7 @@ class Bridge:
         async def receive() -> Message:
             if not exchange.taken:
                 exchange.taken = True
-                return {"type": "http.request", "body": exchange.asked.body, "more_body": False}
+                return {"type": "http.request", "body": bytes(exchange.asked.body), "more_body": False}
             if not exchange.cancelled and not exchange.finished:
                 exchange.gone = exchange.gone or asyncio.Event()
                 await exchange.gone.wait()
@@ -347,12 +356,12 @@ class Bridge:
 
     # From the application's loop or a thread.
 
-    def _end(self, exchange: Exchange, body: bytes | None) -> None:
-        """The application is done; `body` is its answer where it is a 200's JSON."""
+    def _end(self, exchange: Exchange, answer: Answer | None) -> None:
+        """The application is done; this is its answer, unless that was sent or there is none."""
         if exchange.ended:
             return
         exchange.ended = True
-        self._to_io.put(lambda: self._deliver_end(exchange, body))
+        self._to_io.put(lambda: self._deliver_end(exchange, answer))
 
     # On the I/O loop.
 
@@ -360,12 +369,19 @@ class Bridge:
         for message in messages:
             self._receiver.on_message(exchange, message)
 
-    def _deliver_end(self, exchange: Exchange, body: bytes | None) -> None:
+    def _deliver_end(self, exchange: Exchange, answer: Answer | None) -> None:
         self._receiver.on_end(exchange)  # first, as in `_finish`
-        if body is not None:
-            self._receiver.on_json(exchange, body)
+        if isinstance(answer, bytes):
+            self._receiver.on_json(exchange, answer)
+        elif answer is not None:
+            self._receiver.on_reply(exchange, answer)
         elif not exchange.finished:
             self._receiver.on_failure(exchange)
+
+
+def _enter(asked: Asked) -> None:
+    logs.request_id.set(asked.request_id)
+    calls.deadline.set(asked.deadline)
 
 
 def _call(action: Callable[[], None]) -> None:

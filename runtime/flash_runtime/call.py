@@ -12,6 +12,7 @@ from flash_runtime.admission import Start
 from flash_runtime.bridge import Exchange
 from flash_runtime.head import Head
 from flash_runtime.protocol import Connection
+from flash_runtime.responses import Reply
 from flash_runtime.routing import Target, Values
 from flash_runtime.scoreboard import Outcome
 from flash_runtime.writer import JSON, Headers, Writer, whole
@@ -60,6 +61,7 @@ class Call:
     """One request: what came of it, where it is, and what was answered."""
 
     __slots__ = (
+        "_buffer",
         "_decider",
         "_parts",
         "_writer",
@@ -79,6 +81,7 @@ class Call:
         "status",
         "submitted",
         "target",
+        "timeout",
         "unacknowledged",
         "whole",
     )
@@ -93,12 +96,15 @@ class Call:
         """When its turn came, and when something last came of it, on the clock of `time.monotonic()`."""
         self.whole = False
         self._parts: list[bytes] = []
+        self._buffer: bytearray | None = None
         self.size = 0
         """Bytes of the body so far."""
         self.counted = 0
         """As many of them as are counted among all bodies'."""
         self.target: Target | None = None
         """What it is for, once its turn has come."""
+        self.timeout = 0.0
+        """Seconds that it may take, from then on."""
         self.path_values: Values = {}
         self.exchange: Exchange | None = None
         """Its way to the application, once it has a place or waits for one."""
@@ -121,9 +127,15 @@ class Call:
         """A part of the body came; nobody wants it where the answer is written already."""
         if self.response_complete:
             return
-        self._parts.append(data)
-        self.size += len(data)
         self.heard = self.connection.quiet_since
+        self.size += len(data)
+        if self._buffer is not None:
+            self._buffer += data
+            return
+        self._parts.append(data)
+        if self.size >= _LARGE:
+            # In one piece from here on: there is never a second copy of it.
+            self._parts, self._buffer = [], bytearray().join(self._parts)
 
     def advance(self) -> None:
         """It is its turn, and something may have come."""
@@ -146,8 +158,15 @@ class Call:
         return self.target.name
 
     @property
-    def body(self) -> bytes:
+    def deadline(self) -> float:
+        """When its time is over."""
+        return self.started + self.timeout
+
+    @property
+    def body(self) -> bytes | bytearray:
         """The whole body."""
+        if self._buffer is not None:
+            return self._buffer
         parts = self._parts
         if len(parts) == 1:
             return parts[0]
@@ -202,6 +221,17 @@ class Call:
             write(head)
             write(body)
 
+    def write_reply(self, reply: Reply) -> None:
+        """Write a whole response."""
+        self.status = reply.status
+        writer = Writer(self.head.method, self.head.http_version, close=not self.keep_alive)
+        length = (b"content-length", b"%d" % sum(len(part) for part in reply.parts))
+        headers = [*reply.headers, length, (b"x-request-id", self.request_id.encode())]
+        write = self.connection.transport.write
+        write(writer.head(reply.status, headers, self.connection.state.default_headers))
+        for part in reply.parts:
+            write(part)
+
     def write_message(self, message: Message) -> None:
         """Write a message of an ASGI response, or nothing of it and raise `InvalidResponse`."""
         if message["type"] == "http.response.start":
@@ -220,7 +250,10 @@ class Call:
         """Write the refusal, as JSON."""
         if refusal.close or not self.whole:
             self.keep_alive = False
-        content = orjson.dumps({"detail": refusal.detail, "request_id": self.request_id})
+        told: dict[str, object] = {"detail": refusal.detail, "request_id": self.request_id}
+        if self.target is not None and self.target.is_internal:
+            told |= {"success": False, "error": refusal.detail}  # what its callers read
+        content = orjson.dumps(told)
         self.write_whole(refusal.status, [JSON, *refusal.headers], content, with_id=True)
 
     def write_whole(self, status: int, headers: Headers, body: bytes, *, with_id: bool) -> None:
@@ -234,7 +267,7 @@ class Call:
 
     def forget_body(self) -> None:
         """Free its memory."""
-        self._parts = []
+        self._parts, self._buffer = [], None
 
 
 def request_id_for(head: Head, chance: random.Random) -> str:

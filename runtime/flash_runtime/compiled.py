@@ -18,7 +18,7 @@ from copy import deepcopy
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from types import UnionType
-from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
 import orjson
@@ -31,13 +31,11 @@ from starlette.datastructures import QueryParams
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from flash_runtime.answering import Asked, Outcome
 from flash_runtime.binding import Binding
 from flash_runtime.failures import Failures, Guard
 from flash_runtime.responses import stream, to_json
 from flash_runtime.threads import Threads
-
-Outcome = bytes | ASGIApp | None
-"""Of a request: the JSON of a 200; an application that answers; `None` where the whole application must."""
 
 _JSON = b"application/json"
 _EXACT = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
@@ -45,24 +43,6 @@ _EXACT = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orj
 _LATER = (Response, Generator, AsyncGenerator)
 """Results that answer for themselves, on the application loop."""
 _SCALARS = (str, int, float, bool, Decimal, UUID, date, datetime, time, timedelta, enum.Enum, type(None))
-
-
-class Asked(Protocol):
-    """What a compiled route reads of a request."""
-
-    path_values: dict[str, Any]
-
-    @property
-    def query_string(self) -> bytes:
-        """What comes after the path, still encoded."""
-
-    @property
-    def body(self) -> bytes:
-        """The whole body."""
-
-    @property
-    def content_type(self) -> bytes:
-        """The header's value, or nothing."""
 
 
 class Compiled:

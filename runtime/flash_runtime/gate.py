@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -24,6 +25,7 @@ from flash_runtime.call import Call, Refusal, request_id_for
 from flash_runtime.head import Head
 from flash_runtime.health import Verdict
 from flash_runtime.protocol import Connection
+from flash_runtime.responses import Reply
 from flash_runtime.routing import RouteTable
 from flash_runtime.scoreboard import Outcome
 from flash_runtime.writer import JSON, start_of_json
@@ -31,6 +33,8 @@ from flash_runtime.writer import JSON, start_of_json
 log = logging.getLogger("flash_runtime.gate")
 
 RETRY_AFTER = (b"retry-after", b"1")
+TIMEOUT_HEADER = b"x-flash-timeout"
+"""Seconds that a caller of the framework's own waits for an answer."""
 _BODY_SECONDS = 30.0
 """How long a client may pause within a body."""
 _BODIES = 16
@@ -43,7 +47,8 @@ class GateSettings:
 
     health_path: str
     max_body_bytes: int
-    api_key: str | None
+    api_key: str | None = field(repr=False)
+    execute_token: str | None = field(repr=False)
 
 
 class Observer(Protocol):
@@ -111,12 +116,9 @@ class Gate:
             assert call.target is not None, "it has one once it is among the calls"
             if call.outcome is not None:
                 continue  # ended by one before it
-            if (
-                not call.whole
-                and now - min(call.heard + _BODY_SECONDS, call.started + call.target.timeout) > 0
-            ):
+            if not call.whole and now - min(call.heard + _BODY_SECONDS, call.started + call.timeout) > 0:
                 self._refuse(call, Refusal(408, "The body was not sent in time.", close=True))
-            elif now - call.started > call.target.timeout:
+            elif now - call.started > call.timeout:
                 self._interrupt(call, Outcome.TIMED_OUT)
 
     def flush(self) -> None:
@@ -171,8 +173,12 @@ class Gate:
         call.target, call.path_values = self._routes.find(head.method, head.path)
         self._calls[call] = None
         self._observer.on_request(len(self._calls))
-        if self._settings.api_key is not None:
-            self._authorise(head, self._settings.api_key)
+        call.timeout = call.target.timeout
+        if call.target.is_internal:
+            self._authorise_internal(head)
+            call.timeout = min(call.timeout, _seconds_left(head))
+        elif self._settings.api_key is not None:
+            _authorise(head, self._settings.api_key, "the API key as `Authorization: Bearer KEY`")
         if self._admission.lane(call.target.kind).is_full():
             raise _shed()
         declared = head.values.get(b"content-length")
@@ -181,15 +187,14 @@ class Gate:
         if not call.whole and not call.size and _expects_to_go_on(head):
             call.connection.go_on()
 
-    def _authorise(self, head: Head, key: str) -> None:
-        scheme, _, given = head.values.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), key.encode()):
-            raise Refusal(
-                401,
-                "Send the API key as `Authorization: Bearer KEY`.",
-                (b"www-authenticate", b"Bearer"),
-                close=True,
+    def _authorise_internal(self, head: Head) -> None:
+        token = self._settings.execute_token
+        if token is None:
+            detail = (
+                "This worker takes no calls by name: set FLASH_EXECUTE_TOKEN (or RUNPOD_API_KEY) to allow it."
             )
+            raise Refusal(403, detail, close=True)
+        _authorise(head, token, "the execute token as `Authorization: Bearer TOKEN`")
 
     def _take_body(self, call: Call) -> None:
         if call.size == call.counted:
@@ -203,7 +208,7 @@ class Gate:
 
     def _find_room(self, call: Call) -> None:
         assert call.target is not None, "it was let in"
-        call.exchange = Exchange(call, call.target.compiled)
+        call.exchange = Exchange(call, call.target.answering)
         call.start = partial(self._submit, call)
         if not self._admission.lane(call.target.kind).enter(call.start):
             raise _shed()
@@ -231,6 +236,16 @@ class Gate:
         if self._start_of_json[0] is not headers:  # uvicorn makes them anew when the date has changed
             self._start_of_json = headers, start_of_json(headers)
         call.write_json(self._start_of_json[1], body)
+        self._complete(call)
+
+    def on_reply(self, exchange: Exchange, reply: Reply) -> None:
+        """A whole answer."""
+        call: Call = exchange.asked
+        if call.outcome is not None:
+            return
+        if not self.keep_alive:
+            call.keep_alive = False
+        call.write_reply(reply)
         self._complete(call)
 
     def on_message(self, exchange: Exchange, message: Message) -> None:
@@ -305,7 +320,7 @@ class Gate:
             self._end(call, why)
         elif why is Outcome.TIMED_OUT:
             assert call.target is not None, "it has a time"
-            detail = f"The request was not answered within {call.target.timeout:g} seconds."
+            detail = f"The request was not answered within {call.timeout:g} seconds."
             self._refuse(call, Refusal(504, detail, outcome=why))
         elif why is Outcome.CUT:
             self._refuse(call, Refusal(503, self._why_cut, RETRY_AFTER, outcome=why, close=True))
@@ -354,6 +369,21 @@ class Gate:
 def _expects_to_go_on(head: Head) -> bool:
     # A client of HTTP/1.0 does not know that answer: RFC 9110, section 10.1.1.
     return head.http_version == "1.1" and head.values.get(b"expect", b"").lower() == b"100-continue"
+
+
+def _authorise(head: Head, key: str, what: str) -> None:
+    scheme, _, given = head.values.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), key.encode()):
+        raise Refusal(401, f"Send {what}.", (b"www-authenticate", b"Bearer"), close=True)
+
+
+def _seconds_left(head: Head) -> float:
+    """What the caller leaves for the answer: it has a time to keep itself."""
+    try:
+        seconds = float(head.values.get(TIMEOUT_HEADER, b"inf"))
+    except ValueError:
+        return math.inf
+    return seconds if seconds > 0 else math.inf
 
 
 def _outcome(call: Call) -> Outcome:

@@ -26,6 +26,7 @@ SHARED = {
     "annotated-types": "annotated_types",
     "anyio": "anyio",
     "click": "click",
+    "cloudpickle": "cloudpickle",
     "fastapi": "fastapi",
     "flash-runtime": "flash_runtime",
     "gunicorn": "gunicorn",

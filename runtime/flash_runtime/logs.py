@@ -17,6 +17,8 @@ import sys
 import time
 from typing import BinaryIO, Literal, cast
 
+from flash_runtime import capture
+
 request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("flash_request_id", default=None)
 """The id of the request that the current task or thread works on; `None` outside of one."""
 
@@ -83,6 +85,8 @@ class _DescriptorHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
+            if not record.name.startswith(_OWN[0]):
+                capture.note(record.getMessage())
             data = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
         except Exception:  # noqa: BLE001  a user's broken record (`%d` with a string) must not fail the request
             data = f"a log call of {record.pathname}:{record.lineno} cannot be formatted\n".encode()

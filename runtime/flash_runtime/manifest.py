@@ -13,14 +13,12 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flash_runtime.errors import ManifestFault
-from flash_runtime.settings import EVERY_RESOURCE
 
 log = logging.getLogger("flash_runtime.manifest")
 
@@ -31,7 +29,7 @@ SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 _MOST_PROBLEMS = 50
 _LARGEST_BYTES = 16 * 1024 * 1024
 _EXTENSION_TAG = re.compile(r"\.cpython-(\d)(\d+)[a-z]*-[^/]*\.so$")
-_PATH_PARAMETER = re.compile(r"\{(\w+)(?::(?:str|path|int|float|uuid))?\}")
+PATH_PARAMETER = re.compile(r"\{(\w+)(?::(?:str|path|int|float|uuid))?\}")
 """A name, and how it is read: Starlette's convertors."""
 
 
@@ -153,25 +151,6 @@ class Manifest(_Part):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A method and a path, and the handler that answers them."""
-
-    resource: str
-    method: str
-    path: str
-    module: str
-    function: str
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path}"
-
-    @property
-    def path_parameters(self) -> tuple[str, ...]:
-        """The names in braces in the path, in its order."""
-        return tuple(_PATH_PARAMETER.findall(self.path))
-
-
 def schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of the manifest."""
     return {"$schema": SCHEMA_ID, **Manifest.model_json_schema()}
@@ -206,35 +185,6 @@ def load(path: Path, reserved: Sequence[str], where: str | None = None) -> Manif
             "the manifest's format is version %s; this runtime knows %s", manifest.version, SUPPORTED_VERSION
         )
     return manifest
-
-
-def routes_for(manifest: Manifest, resource_name: str | None) -> tuple[Route, ...]:
-    """The routes of one resource, those without path parameters first.
-
-    `resource_name` is a name, `None` for the only load-balanced resource, or `*` for all of them, each under
-    `/{name}`. Raises `ManifestFault` where that names no load-balanced resource, or none in particular.
-    """
-    served = {name: each for name, each in manifest.resources.items() if each.is_load_balanced}
-    if not served:
-        others = _listed(manifest.resources) or "them"
-        raise ManifestFault(
-            "The application has no load-balanced resource.",
-            where=f"$.resources: `is_load_balanced` is true for none of {others}",
-            remedy="give an Endpoint routes: @endpoint.get(path), @endpoint.post(path), …",
-        )
-    if resource_name == EVERY_RESOURCE:
-        chosen = [route for name in served for route in _routes(name, served[name], prefix=f"/{name}")]
-    else:
-        name = _choose(served, manifest, resource_name)
-        chosen = list(_routes(name, served[name]))
-    if not chosen:
-        raise ManifestFault(
-            "The load-balanced resource has no routes.",
-            where=f"$.resources: {_listed(served)}",
-            remedy="give its Endpoint routes: @endpoint.get(path), @endpoint.post(path), …",
-        )
-    # Without this, `/users/{id}` would take requests for `/users/me`.
-    return tuple(sorted(chosen, key=lambda route: "{" in route.path))
 
 
 def check_python(manifest: Manifest, app_dir: Path) -> None:
@@ -311,49 +261,18 @@ def _handler_problems(function: Function, at: str, reserved: frozenset[str]) -> 
     else:
         if not path.isprintable() or any(mark in path for mark in " ?#"):
             yield f"{at}.http_path: {path!r} has a character that no path has as it is"
-        parameters = _PATH_PARAMETER.findall(path)
+        parameters = PATH_PARAMETER.findall(path)
         for word in parameters:
             if not word.isidentifier() or keyword.iskeyword(word):
                 yield f"{at}.http_path: {word!r} cannot be a parameter of a function"
         for twice in sorted({each for each in parameters if parameters.count(each) > 1}):
             yield f"{at}.http_path: {path!r} names {twice!r} twice"
-        if set("{}") & set(_PATH_PARAMETER.sub("", path)):
+        if set("{}") & set(PATH_PARAMETER.sub("", path)):
             yield f"{at}.http_path: {path!r} has a brace that belongs to no parameter"
     if function.module.endswith(".py"):
         yield f"{at}.module: {function.module!r} is a file's name; its module is {function.module[:-3]!r}"
     elif not all(function.module.split(".")):
         yield f"{at}.module: {function.module!r} is no module's name"
-
-
-def _routes(name: str, resource: Resource, prefix: str = "") -> Iterator[Route]:
-    for function in resource.functions:
-        if function.http_method is not None and function.http_path is not None:
-            path = prefix + function.http_path
-            yield Route(name, function.http_method.upper(), path, function.module, function.name)
-
-
-def _choose(served: dict[str, Resource], manifest: Manifest, resource_name: str | None) -> str:
-    if resource_name is None:
-        if len(served) == 1:
-            return next(iter(served))
-        raise ManifestFault(
-            f"The application has several load-balanced resources: {_listed(served)}.",
-            where="FLASH_RESOURCE_NAME is not set",
-            remedy=f"set FLASH_RESOURCE_NAME to one of them, or to {EVERY_RESOURCE} for all, each under its "
-            "name.",
-        )
-    if resource_name in served:
-        return resource_name
-    why = "takes jobs from a queue and has no routes" if resource_name in manifest.resources else "is unknown"
-    raise ManifestFault(
-        f"The resource `{resource_name}` {why}.",
-        where=f"FLASH_RESOURCE_NAME={resource_name}",
-        remedy=f"the load-balanced resources are: {_listed(served)}.",
-    )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in sorted(names))
 
 
 def _unusable_extensions(app_dir: Path) -> Iterator[str]:

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from flash_runtime import artifact, manifest
 from flash_runtime.errors import SettingFault
-from flash_runtime.manifest import Manifest, Route
+from flash_runtime.manifest import Manifest
+from flash_runtime.resources import FunctionRef, Route, functions_for, routes_for
 from flash_runtime.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """An application in its place, and the routes to serve of it."""
+    """An application in its place, and what to serve of it: routes, and functions that can be called by name.
+
+    `elsewhere` has the resource of each function that is another container's. `is_queue_based` says whether
+    what is served takes jobs and has no routes.
+    """
 
     app_dir: Path
     title: str
     routes: tuple[Route, ...]
+    functions: tuple[FunctionRef, ...]
+    elsewhere: Mapping[str, str]
+    is_queue_based: bool
 
 
 def open_package(settings: Settings) -> Package:
@@ -30,12 +39,13 @@ def open_package(settings: Settings) -> Package:
         reserved = ("/ping", "/execute", settings.health_path)
         found = manifest.load(path, reserved, where)
         manifest.check_python(found, app_dir)
-        routes = manifest.routes_for(found, settings.resource_name)
+        routes = routes_for(found, settings.resource_name)
         _check_timeouts(settings, routes)
         return found, routes
 
     app_dir, (found, routes) = artifact.prepare(settings, accept)
-    return Package(app_dir, found.project_name, routes)
+    functions, elsewhere = functions_for(found, settings.resource_name)
+    return Package(app_dir, found.project_name, routes, functions, elsewhere, is_queue_based=not routes)
 
 
 def _check_timeouts(settings: Settings, routes: tuple[Route, ...]) -> None:

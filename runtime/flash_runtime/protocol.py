@@ -19,6 +19,7 @@ import httptools
 from uvicorn.server import ServerState
 
 from flash_runtime.head import Head, Headers
+from flash_runtime.writer import JSON, whole
 
 HEAD_BYTES = 64 * 1024
 """The most that a request line and its headers may take together."""
@@ -351,9 +352,7 @@ class Connection(asyncio.Protocol):
             return
         status, detail = self.refusal
         content = json.dumps({"detail": detail}).encode()
-        head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
-        head += f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
-        self.transport.write(head.encode() + content)
+        self.transport.write(whole(status, (JSON,), (), content, close=True))
         self._linger()
 
     def _linger(self) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Sequence
+from typing import Any, NamedTuple
 
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -14,6 +14,14 @@ from fastapi.responses import JSONResponse, StreamingResponse
 MEDIA_TYPES = ("text/plain", "application/octet-stream", "application/x-ndjson")
 """Of streams: of text, of bytes, and of anything else as a JSON value a line."""
 _END = object()
+
+
+class Reply(NamedTuple):
+    """A whole response. Its parts follow each other, and large ones are not copied to be written."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    parts: Sequence[bytes | memoryview]
 
 
 class HandlerExit(Exception):

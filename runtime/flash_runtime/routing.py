@@ -15,8 +15,8 @@ from starlette.convertors import Convertor
 from starlette.routing import compile_path
 
 from flash_runtime.admission import Kind
-from flash_runtime.compiled import Compiled
-from flash_runtime.manifest import Route
+from flash_runtime.answering import Answering
+from flash_runtime.resources import Route
 
 Values = dict[str, Any]
 
@@ -27,7 +27,7 @@ class Mounted:
 
     route: Route
     kind: Kind
-    compiled: Compiled | None = None
+    compiled: Answering | None = None
     why_not: str | None = None
 
 
@@ -40,7 +40,10 @@ class Target:
     kind: Kind
     timeout: float
     """Seconds from the request's arrival to the end of its response."""
-    compiled: Compiled | None = None
+    answering: Answering | None = None
+    """What answers it without FastAPI: a compiled route, or the runtime's own."""
+    is_internal: bool = False
+    """Whether it is for the framework's own callers, who show another token than users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class RouteTable:
     """The routes in the order of `manifest.routes_for`: those without path parameters first.
 
     `timeouts` has the seconds of the routes (`METHOD /path`) that do not take `timeout`. `documents` are the
-    paths that come before any pattern and have no handler.
+    paths that come before any pattern and have no handler, `own` the runtime's own targets of POST requests.
     """
 
     def __init__(
@@ -64,9 +67,11 @@ class RouteTable:
         timeout: float,
         timeouts: Mapping[str, float],
         documents: Iterable[str] = (),
+        own: Iterable[Target] = (),
     ) -> None:
         self._nothing = Target("no handler", None, Kind.NONE, timeout)
         self._plain = {("GET", path): self._nothing for path in documents}
+        self._plain |= {("POST", target.path): target for target in own if target.path is not None}
         self._patterns: list[_Pattern] = []
         for each in mounted:
             route = each.route
@@ -81,9 +86,10 @@ class RouteTable:
 
     @property
     def kinds(self) -> frozenset[Kind]:
-        """The kinds of what there is."""
+        """The kinds of what users can ask for; of what the framework can, where there is nothing else."""
         targets = [*self._plain.values(), *(pattern.target for pattern in self._patterns)]
-        return frozenset(target.kind for target in targets)
+        kinds = frozenset(target.kind for target in targets if not target.is_internal)
+        return kinds - {Kind.NONE} or frozenset(target.kind for target in targets)
 
     def find(self, method: str, path: str) -> tuple[Target, Values]:
         """The target of a request for `path`, percent-decoded, and the values of its path's parameters."""

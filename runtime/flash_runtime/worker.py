@@ -30,19 +30,25 @@ from flash_runtime import health, logs
 from flash_runtime.acceptor import Turn
 from flash_runtime.access import AccessLog
 from flash_runtime.admission import SMALL_CONCURRENCY, Admission, Kind, limits
+from flash_runtime.answering import Answering
 from flash_runtime.app import Application
 from flash_runtime.bridge import Bridge
 from flash_runtime.devices import Slot
 from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, Fault
+from flash_runtime.execute import PATH as EXECUTE_PATH
+from flash_runtime.execute import Execute
 from flash_runtime.gate import Gate, GateSettings
 from flash_runtime.package import Package
+from flash_runtime.peers import Addresses
 from flash_runtime.processes import (
     be_first_to_run_out_of_memory,
     die_with_parent,
     let_stop_signals_through,
     raise_descriptor_limit,
 )
-from flash_runtime.routing import RouteTable
+from flash_runtime.routing import RouteTable, Target
+from flash_runtime.runsync import PATH as RUNSYNC_PATH
+from flash_runtime.runsync import Runsync
 from flash_runtime.scoreboard import Record, Scoreboard, State
 from flash_runtime.server import Server, ServerSettings
 from flash_runtime.settings import Settings
@@ -142,7 +148,10 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         settings = self.launch.settings
         own = limits(Kind.SYNC, settings.max_concurrency, settings.max_queue, on_gpu=self._on_gpu)
         self._threads = Threads(own.concurrency)
-        app = application.load(self.launch.package, settings.sdk, self._threads, self._on_device_lost)
+        addresses = Addresses(dict(settings.peers), settings.peer_url, settings.execute_token)
+        app = application.load(
+            self.launch.package, settings.sdk, self._threads, self._on_device_lost, addresses
+        )
         # User code may have set signals and logging up for itself while it was imported.
         self._init_signals()
         logs.restore()
@@ -174,7 +183,11 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
     def _build_server(self, app: Application, loop: asyncio.AbstractEventLoop) -> tuple[Server, Gate]:
         settings, board = self.launch.settings, self.launch.board
         routes = RouteTable(
-            app.routes, settings.request_timeout, dict(settings.route_timeouts), app.documents
+            app.routes,
+            settings.request_timeout,
+            dict(settings.route_timeouts),
+            app.documents,
+            _own_targets(app, settings, queue_based=self.launch.package.is_queue_based),
         )
         admission = Admission(
             settings.max_concurrency,
@@ -201,7 +214,9 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             board,
         )
         gate = Gate(
-            GateSettings(settings.health_path, settings.max_body_bytes, settings.api_key),
+            GateSettings(
+                settings.health_path, settings.max_body_bytes, settings.api_key, settings.execute_token
+            ),
             routes,
             admission,
             bridge,
@@ -222,6 +237,22 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
         self.record.set_load(load)
         if load < before and self._server is not None:
             self._server.on_room()
+
+
+def _own_targets(app: Application, settings: Settings, *, queue_based: bool) -> list[Target]:
+    """What the runtime itself answers POST requests for, in the place of plain functions."""
+
+    def target(path: str, answering: Answering, *, is_internal: bool) -> Target:
+        name, seconds = f"POST {path}", settings.request_timeout
+        return Target(name, path, Kind.SYNC, seconds, answering, is_internal=is_internal)
+
+    execute = Execute(app.functions, app.failures, live=settings.live)
+    targets = [target(EXECUTE_PATH, execute, is_internal=True)]
+    plain = {name: each for name, each in app.functions.own.items() if not isinstance(each, type)}
+    if queue_based and len(plain) == 1:  # of several, only /execute names the one that is meant
+        ((name, function),) = plain.items()
+        targets.append(target(RUNSYNC_PATH, Runsync(name, function, app.failures), is_internal=False))
+    return targets
 
 
 def _log_routes(app: Application) -> None:

@@ -35,6 +35,11 @@ class Endpoint:
     `ValueError` for a combination that cannot be meant.
     """
 
+    @staticmethod
+    def stand_in(function: Any) -> Any:
+        """What stands in the place of a decorated function: in a worker, stubs of other resources'."""
+        return function
+
     def __init__(
         self,
         name: str | None = None,
@@ -119,7 +124,7 @@ class Endpoint:
         return ServerlessScalerType.QUEUE_DELAY
 
     def __call__(self, function_or_class: Handler) -> Handler:
-        """The decorator of a queue-based endpoint. Returns what it is given."""
+        """The decorator of a queue-based endpoint. Returns what it is given, or what stands in its place."""
         if self.is_client:
             raise ValueError(
                 f"cannot use {self._client_form()} as a decorator{_caller()}: it stands for something that "
@@ -133,7 +138,7 @@ class Endpoint:
         if self.name is None:
             self.name = function_or_class.__name__
         self._decorated = True
-        return function_or_class
+        return self.stand_in(function_or_class)  # type: ignore[no-any-return]
 
     def get(self, path: str, data: Any = None, **options: Any) -> Callable[[Handler], Handler]:
         """The decorator of a GET route."""
@@ -188,7 +193,7 @@ class Endpoint:
                     "Fix: give one of the two another path or method"
                 )
             self._routes[method, path] = where
-            return function
+            return self.stand_in(function)  # type: ignore[no-any-return]
 
         return decorate
 

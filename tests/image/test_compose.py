@@ -43,3 +43,22 @@ def test_one_endpoint_asks_the_other_by_name(image):
         assert refused.json() == {"detail": "the catalog says 404 to 'stone'"}
     finally:
         subprocess.run([*command, "down", "-t", "10"], cwd=ROOT, env=environ, check=True, timeout=120)
+
+
+def test_one_request_goes_through_four_containers(image):
+    command = [*compose(), "--project-name", "flash-runtime-pipeline-test"]
+    environ = {**os.environ, "FLASH_IMAGE": image, "EXECUTE_TOKEN": "for-the-test"}
+    directory = ROOT / "examples" / "pipeline"
+    try:
+        subprocess.run([*command, "up", "-d"], cwd=directory, env=environ, check=True, timeout=120)
+
+        def classified() -> bool:
+            try:
+                answer = httpx.post("http://127.0.0.1:8003/classify", json={"text": "The quickest fox"})
+                return answer.status_code == 200 and answer.json()["best"] == "quickest"
+            except httpx.TransportError:
+                return False
+
+        until(classified, "the pipeline answers", 60)
+    finally:
+        subprocess.run([*command, "down", "-t", "10"], cwd=directory, env=environ, check=True, timeout=120)

@@ -97,7 +97,7 @@ def test_bodies_get_the_status_they_deserve(server: Server, content, content_typ
 def test_an_unknown_path_is_404_and_a_wrong_method_405(server: Server):
     assert server.client.get("/nowhere").status_code == 404
     assert server.client.get("/echo").status_code == 405
-    assert server.client.post("/execute").status_code == 404
+    assert server.client.get("/execute").status_code == 404
 
 
 def test_a_declared_length_over_the_limit_is_413_before_the_body_is_sent(server: Server):

@@ -1,0 +1,172 @@
+"""A client of other workers: HTTP/1.1 over kept connections, on whatever loop asks.
+
+Only what a call between workers needs; httptools parses. A library that users import, too, would have to be
+of one version for them and for the runtime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httptools
+
+_KEPT = 64
+"""Idle connections that are kept for each peer."""
+_CONNECT_SECONDS = 10.0
+_IDLE_SECONDS = 30.0
+"""A connection that was idle for longer is not used again: what lies between may have given it up by then."""
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class NotReached(OSError):
+    """The peer could not be connected to: it has not seen the request."""
+
+
+class Broken(OSError):
+    """The connection ended before the answer: the peer may have seen the request, or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole response. Names of headers are in lower case; the first one of a name counts."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytearray
+
+
+class Client:
+    """Asks peers, each by its base URL."""
+
+    def __init__(self) -> None:
+        # A connection belongs to its loop; user code may have several.
+        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, list[_Connection]]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    async def post(
+        self, url: str, path: str, headers: Headers, parts: Sequence[bytes | memoryview]
+    ) -> Response:
+        """The answer. Raises `NotReached` and `Broken`; whoever waits less cancels."""
+        pool = self._pools.setdefault(asyncio.get_running_loop(), {}).setdefault(url, [])
+        connection = None
+        while pool and (connection is None or not connection.is_usable):
+            connection = pool.pop()
+            if time.monotonic() - connection.idle_since > _IDLE_SECONDS:
+                connection.close()
+        target = urlsplit(url)
+        if connection is None or not connection.is_usable:
+            connection = await _connect(target.hostname or "", target.port, secure=target.scheme == "https")
+        length = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
+        lines = [b"POST %b HTTP/1.1" % (target.path.rstrip("/") + path).encode()]
+        lines += [b"%b: %b" % header for header in headers]
+        lines += [b"host: " + target.netloc.encode(), b"content-length: %d" % length, b"", b""]
+        try:
+            response = await connection.ask(b"\r\n".join(lines), parts)
+        except BaseException:
+            connection.close()  # also where nobody waits any more: the peer cancels what it does for this
+            raise
+        if connection.is_usable and len(pool) < _KEPT:
+            connection.idle_since = time.monotonic()
+            pool.append(connection)
+        else:
+            connection.close()
+        return response
+
+
+async def _connect(host: str, port: int | None, *, secure: bool) -> _Connection:
+    context = ssl.create_default_context() if secure else None
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            _, connection = await loop.create_connection(
+                _Connection, host, port or (443 if secure else 80), ssl=context
+            )
+    except (OSError, TimeoutError) as error:
+        raise NotReached(str(error) or "it did not answer in time") from error
+    return connection
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, for one request at a time."""
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[Response] | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._body = bytearray()
+        self._is_open = False
+        self.idle_since = 0.0
+
+    @property
+    def is_usable(self) -> bool:
+        return self._is_open and not self._transport.is_closing()
+
+    async def ask(self, head: bytes, parts: Sequence[bytes | memoryview]) -> Response:
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._transport.write(head)
+        for part in parts:
+            self._transport.write(part)
+        return await self._waiter
+
+    def close(self) -> None:
+        self._transport.close()
+
+    # What the transport says.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        self._is_open = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_open = False
+        self._fail("the connection ended before the answer")
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiting() is None:
+            self.close()  # nobody has asked: this must not pass for the next answer
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(f"its answer is no HTTP: {error}")
+            self._transport.close()
+
+    # What the parser says.
+
+    def on_message_begin(self) -> None:
+        if self._waiting() is None:
+            self.close()  # as above, in the packet of an answer
+        self._headers, self._body = {}, bytearray()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.setdefault(name.lower(), value)
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            return  # 100 Continue and its like: the answer is still to come
+        if not self._parser.should_keep_alive():
+            self._is_open = False
+        waiter = self._waiting()
+        if waiter is not None:
+            waiter.set_result(Response(status, self._headers, self._body))
+
+    def _fail(self, why: str) -> None:
+        waiter = self._waiting()
+        if waiter is not None:
+            waiter.set_exception(Broken(why))
+
+    def _waiting(self) -> asyncio.Future[Response] | None:
+        """Whoever has asked, and has no answer yet."""
+        return None if self._waiter is None or self._waiter.done() else self._waiter

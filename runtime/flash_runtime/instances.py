@@ -1,0 +1,72 @@
+"""Instances of the application's classes, kept between calls: those used last, up to a limit."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+KEPT = 100
+"""Instances that a worker keeps."""
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+@dataclass(slots=True)
+class Instance:
+    """One of a class's instances, and what the protocol tells of it."""
+
+    id: str
+    class_name: str
+    value: Any
+    created_at: str = field(default_factory=_now)
+    last_used: str = field(default_factory=_now)
+    method_calls: int = 0
+
+    def note_call(self) -> None:
+        self.method_calls += 1
+        self.last_used = _now()
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """As the vendor's protocol has it (`instance_info`)."""
+        return {
+            "class_name": self.class_name,
+            "created_at": self.created_at,
+            "method_calls": self.method_calls,
+            "last_used": self.last_used,
+        }
+
+
+class Instances:
+    """A cache by id; the one that was used longest ago makes room. For any thread."""
+
+    def __init__(self, limit: int = KEPT) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, Instance] = OrderedDict()
+
+    def find(self, instance_id: str, class_name: str) -> Instance | None:
+        """The instance of that class, or `None` where there is none, or none any more."""
+        with self._lock:
+            found = self._kept.get(instance_id)
+            if found is None or found.class_name != class_name:
+                return None
+            self._kept.move_to_end(instance_id)
+            return found
+
+    def make(self, instance_id: str | None, class_name: str, construct: Callable[[], Any]) -> Instance:
+        """A new one, in the place of another with that id. Raises what `construct` does."""
+        made = Instance(instance_id or f"{class_name}_{uuid.uuid4().hex[:8]}", class_name, construct())
+        with self._lock:
+            self._kept[made.id] = made
+            self._kept.move_to_end(made.id)
+            while len(self._kept) > self._limit:
+                self._kept.popitem(last=False)
+        return made

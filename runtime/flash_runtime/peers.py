@@ -1,0 +1,190 @@
+"""Peers: what a handler calls that another resource has, in another container.
+
+A function of another resource is imported with its module like any other; in its place stands a stub, which
+calls `/execute` of that resource.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from flash_runtime import calls, envelope, logs
+from flash_runtime.client import Broken, Client, NotReached, Response
+
+_TRIES = 3
+_PAUSE_SECONDS = 0.1
+_SPARE_SECONDS = 1.0
+"""A call may take so much longer than the request that makes it, which ends first, and the call with it."""
+_PATH = "/execute"
+
+
+class PeerError(Exception):
+    """A call of another resource has failed, and not by an exception of the function's own."""
+
+
+class RemoteTraceback(Exception):
+    """The cause of an exception that a function raised elsewhere: the traceback there, as text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._text = text
+
+    def __str__(self) -> str:
+        return f"\n{self._text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where peers are: by name, or by a template with `{resource}` in it; and the token to show them."""
+
+    by_name: Mapping[str, str]
+    template: str | None
+    token: str | None = field(repr=False)
+
+    def find(self, resource: str) -> str:
+        """The base URL. Raises `PeerError`."""
+        url = self.by_name.get(resource)
+        if url is None and self.template is not None:
+            url = self.template.replace("{resource}", resource)
+        if url is None:
+            raise PeerError(
+                f"This container does not know where the resource `{resource}` is. Fix: set FLASH_PEER_URL, "
+                "such as http://{resource}:80, or name it in FLASH_PEERS."
+            )
+        return url
+
+
+NOWHERE = Addresses({}, None, None)
+
+
+class Peers:
+    """The application's functions that are elsewhere, each with its resource."""
+
+    def __init__(self, addresses: Addresses, elsewhere: Mapping[str, str]) -> None:
+        self._addresses = addresses
+        self._elsewhere = elsewhere
+        self._client = Client()
+
+    def stand_in(self, function_or_class: Any) -> Any:
+        """What is to stand in the place of a decorated function: a stub where it is elsewhere."""
+        name = function_or_class.__name__
+        resource = self._elsewhere.get(name)
+        if resource is None:
+            return function_or_class
+        if isinstance(function_or_class, type):
+            return self._class_stub(resource, function_or_class)
+
+        @functools.wraps(function_or_class)
+        async def stub(*args: Any, **kwargs: Any) -> Any:
+            value, _ = await self._call(resource, {"function": name}, (args, kwargs))
+            return value
+
+        return stub
+
+    def _class_stub(self, resource: str, original: type) -> Callable[..., Any]:
+        peers = self
+
+        class Stub:
+            """Stands for an instance elsewhere, which is made at the first call of a method."""
+
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                self._arguments = args, kwargs
+                self._instance_id: str | None = None
+
+            def __getattr__(self, method: str) -> Callable[..., Any]:
+                if method.startswith("_"):
+                    raise AttributeError(f"{original.__name__} is elsewhere: {method!r} cannot be reached")
+
+                async def call(*args: Any, **kwargs: Any) -> Any:
+                    return await self._call(method, args, kwargs)
+
+                return call
+
+            async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+                return await self._call("__call__", args, kwargs)
+
+            async def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                header = {
+                    "class": original.__name__,
+                    "method": method,
+                    "instance_id": self._instance_id,
+                    "create_new_instance": self._instance_id is None,
+                }
+                value, told = await peers._call(resource, header, (args, kwargs, *self._arguments))
+                self._instance_id = told.get("instance_id")
+                return value
+
+        Stub.__name__ = Stub.__qualname__ = original.__name__
+        Stub.__doc__ = original.__doc__
+        return Stub
+
+    async def _call(
+        self, resource: str, header: dict[str, Any], arguments: tuple[Any, ...]
+    ) -> tuple[Any, dict[str, Any]]:
+        """The result, and the answer's header. Raises what the function raised, or `PeerError`."""
+        url = self._addresses.find(resource)
+        name = header.get("function") or f"{header['class']}.{header['method']}"
+        left = calls.seconds_left() + _SPARE_SECONDS
+        parts = envelope.pack(header, arguments)
+        headers = [
+            (b"content-type", envelope.CONTENT_TYPE),
+            (b"authorization", b"Bearer " + (self._addresses.token or "").encode()),
+            (b"x-request-id", (logs.request_id.get() or "").encode()),
+            (b"x-flash-timeout", b"%.3f" % left),
+        ]
+        try:
+            async with asyncio.timeout(left):
+                response = await self._post(url, headers, parts)
+        except TimeoutError:
+            raise PeerError(f"`{name}` of `{resource}` did not answer within {left:.1f} seconds.") from None
+        except NotReached as error:
+            raise PeerError(f"`{resource}` cannot be reached at {url}: {error}.") from error
+        except Broken as error:
+            raise PeerError(f"`{name}` of `{resource}`: {error}. It may have been run.") from error
+        return _read(f"`{name}` of `{resource}`", response)
+
+    async def _post(self, url: str, headers: list[tuple[bytes, bytes]], parts: Any) -> Response:
+        for attempt in range(_TRIES):
+            try:
+                return await self._client.post(url, _PATH, headers, parts)
+            except NotReached:
+                # Only then is it sure that the call was not made.
+                if attempt == _TRIES - 1:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS * 2**attempt)
+        raise AssertionError("the last try returns or raises")
+
+
+def _read(what: str, response: Response) -> tuple[Any, dict[str, Any]]:
+    if response.headers.get(b"content-type") != envelope.CONTENT_TYPE:
+        if response.status == 200:
+            raise PeerError(f"{what}: its answer is no envelope; is that a worker of this kind?")
+        raise PeerError(f"{what} was refused with {response.status}: {_refusal(response.body)}")
+    view = memoryview(response.body)
+    try:
+        header, start = envelope.unpack_header(view)
+        value = envelope.unpack_value(view, header, start)
+    except Exception as error:  # a pickle may raise anything
+        raise PeerError(f"{what}: its answer cannot be read: {type(error).__name__}: {error}.") from error
+    if header.get("success") is True:
+        return value, header
+    trace = header.get("traceback") or ""
+    if isinstance(value, BaseException):
+        raise value from RemoteTraceback(trace)
+    raise PeerError(f"{what} has failed: {header.get('error')}") from (
+        RemoteTraceback(trace) if trace else None
+    )
+
+
+def _refusal(body: bytearray) -> str:
+    try:
+        told = orjson.loads(body)
+        return str(told.get("detail") or told.get("error"))
+    except (ValueError, AttributeError):
+        return repr(bytes(body[:200]))

@@ -1,0 +1,94 @@
+"""`POST /runsync`: a job for a queue-based resource, answered in the same request. Nothing is queued.
+
+As the vendor's API has it: `{"input": {…}}` to `{"id", "status", "output"}`, or `error` in the place of
+`output`. The input's keys are the function's arguments.
+"""
+
+from __future__ import annotations
+
+import inspect
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi.encoders import jsonable_encoder
+from pydantic_core import from_json
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from flash_runtime.answering import Asked, Outcome, send_reply
+from flash_runtime.failures import Failures
+from flash_runtime.forms import CallFault
+from flash_runtime.responses import Reply, escapes, to_json
+
+PATH = "/runsync"
+_JSON = ((b"content-type", b"application/json"),)
+
+
+class Runsync:
+    """Answers `/runsync` with the resource's one function, in a thread, or on the application loop."""
+
+    in_thread = True
+
+    def __init__(self, name: str, function: Callable[..., Any], failures: Failures) -> None:
+        self._name = name
+        self._function = function
+        self._failures = failures
+
+    async def answer(self, asked: Asked) -> Outcome:
+        """Not asked for: it is `in_thread`."""
+        raise NotImplementedError
+
+    def call(self, asked: Asked) -> Outcome:
+        """Decode, call, encode."""
+        job = f"sync-{uuid.uuid4()}"
+        try:
+            arguments = self._arguments(asked.body)
+            result = self._function(**arguments)
+            if inspect.isawaitable(result):
+                return self._later(job, result)
+            return _completed(job, result)
+        except BaseException as error:  # noqa: BLE001  user code may raise anything
+            return self._failed(job, error)
+
+    def _arguments(self, body: bytes | bytearray) -> dict[str, Any]:
+        try:
+            content = from_json(body)
+        except ValueError:
+            raise CallFault(400, "The body is no JSON.") from None
+        given = content.get("input") if isinstance(content, dict) else None
+        if not isinstance(given, dict):
+            raise CallFault(
+                400, 'The body has no object `input`: send {"input": {…}} with the arguments by name.'
+            )
+        try:
+            inspect.signature(self._function).bind(**given)
+        except TypeError as error:
+            raise CallFault(400, f"The input does not fit `{self._name}`: {error}.") from None
+        return given
+
+    def _later(self, job: str, awaitable: Awaitable[Any]) -> ASGIApp:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                reply = _completed(job, await awaitable)
+            except BaseException as error:
+                if not isinstance(error, Exception) and not escapes(error):
+                    raise
+                reply = self._failed(job, error)
+            await send_reply(reply, send)
+
+        return app
+
+    def _failed(self, job: str, error: BaseException) -> Reply:
+        if isinstance(error, CallFault):
+            return _reply(error.status, {"id": job, "status": "FAILED", "error": error.error})
+        self._failures.note(f"POST {PATH}", error)
+        # As for any route: the log has what happened, and the client only that it did.
+        return _reply(500, {"id": job, "status": "FAILED", "error": "Internal Server Error"})
+
+
+def _completed(job: str, result: Any) -> Reply:
+    return _reply(200, {"id": job, "status": "COMPLETED", "output": jsonable_encoder(result)})
+
+
+def _reply(status: int, content: dict[str, Any]) -> Reply:
+    return Reply(status, _JSON, [to_json(content)])

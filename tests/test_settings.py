@@ -84,6 +84,14 @@ def test_every_bad_value_is_in_one_report():
     assert [name for name in BAD if f"{name}=" not in caught.value.what] == []
 
 
+@pytest.mark.parametrize("content", ["", " \n", "two words", "ü"])
+def test_a_file_without_a_usable_secret_is_refused_and_its_content_is_not_shown(tmp_path, content):
+    (tmp_path / "token").write_text(content)
+    with pytest.raises(SettingFault, match="FLASH_EXECUTE_TOKEN_FILE=") as caught:
+        Settings.from_environ({"FLASH_EXECUTE_TOKEN_FILE": str(tmp_path / "token")})
+    assert "two words" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["FLASH_API_KEY", "FLASH_EXECUTE_TOKEN"])
 def test_a_secret_is_never_shown(name):
     with pytest.raises(SettingFault) as caught:

@@ -11,7 +11,7 @@ import logging
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -47,8 +47,8 @@ class GateSettings:
 
     health_path: str
     max_body_bytes: int
-    api_key: str | None
-    execute_token: str | None
+    api_key: str | None = field(repr=False)
+    execute_token: str | None = field(repr=False)
 
 
 class Observer(Protocol):

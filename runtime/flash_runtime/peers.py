@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -45,7 +45,7 @@ class Addresses:
 
     by_name: Mapping[str, str]
     template: str | None
-    token: str | None
+    token: str | None = field(repr=False)
 
     def find(self, resource: str) -> str:
         """The base URL. Raises `PeerError`."""

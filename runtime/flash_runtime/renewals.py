@@ -11,7 +11,7 @@ from flash_runtime.devices import Slot
 from flash_runtime.keeping import Keeping, WorkerProcess
 from flash_runtime.processes import resident_bytes
 from flash_runtime.scoreboard import Scoreboard, State
-from flash_runtime.settings import MEBIBYTE
+from flash_runtime.variables import MEBIBYTE
 
 log = logging.getLogger("flash_runtime.renewals")
 

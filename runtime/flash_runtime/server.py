@@ -22,8 +22,8 @@ from flash_runtime.gate import Gate
 from flash_runtime.processes import resident_bytes
 from flash_runtime.protocol import Connection
 from flash_runtime.scoreboard import Outcome, Phase, Record, Scoreboard, State
-from flash_runtime.settings import MEBIBYTE
 from flash_runtime.stalls import LoopWatch
+from flash_runtime.variables import MEBIBYTE
 
 log = logging.getLogger("flash_runtime.server")
 

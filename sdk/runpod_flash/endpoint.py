@@ -20,6 +20,7 @@ from runpod_flash.hardware import (
     ServerlessScalerType,
 )
 from runpod_flash.jobs import EndpointJob, failed_job
+from runpod_flash.paths import path_problem
 from runpod_flash.places import caller
 from runpod_flash.records import NetworkVolume, PodTemplate
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 
 _METHODS = ("get", "post", "put", "delete", "patch")
-_RESERVED_PATHS = ("/execute", "/ping")
 
 
 class Endpoint:
@@ -262,13 +262,9 @@ class Endpoint:
             raise ValueError(
                 f"name is required for load-balanced endpoints{where}. Fix: Endpoint(name='my-api', ...)"
             )
-        if not path.startswith("/"):
-            raise ValueError(f"path must start with '/', got: {path!r}{where}. Fix: {'/' + path!r}")
-        if path in _RESERVED_PATHS:
-            raise ValueError(
-                f"path {path!r} is reserved by the framework{where}, as are {' and '.join(_RESERVED_PATHS)}. "
-                "Fix: choose another path"
-            )
+        problem = path_problem(path)
+        if problem is not None:
+            raise ValueError(f"{problem[0]}{where}. Fix: {problem[1]}")
         if self._decorated:
             raise ValueError(
                 f"cannot add routes after using Endpoint as a direct decorator{where}. "

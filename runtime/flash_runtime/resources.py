@@ -63,7 +63,7 @@ def routes_for(manifest: Manifest, resource_name: str | None) -> tuple[Route, ..
             )
         return ()
     served = {name: each for name, each in manifest.resources.items() if each.is_load_balanced}
-    if not served and resource_name == EVERY_RESOURCE and any(jobs_for(manifest, resource_name)):
+    if not served and resource_name == EVERY_RESOURCE and any(functions_for(manifest, resource_name)[0]):
         return ()
     if not served:
         others = _listed(manifest.resources) or "them"

@@ -29,6 +29,27 @@ def build(directory: Directory = _HERE) -> None:
     raise NotImplementedError(directory)
 
 
+@app.command()
+def run(
+    directory: Directory = _HERE,
+    host: Annotated[str, typer.Option(envvar="FLASH_HOST", help="The address to listen on.")] = "localhost",
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port", "-p", envvar="FLASH_PORT", min=1, max=65535, help="The next free one is used."
+        ),
+    ] = 8888,
+    reload: Annotated[bool, typer.Option(help="Whether a saved file is served at once.")] = True,
+) -> None:
+    """Serve the project's endpoints from their source, each under /NAME."""
+    from flash_cli.dev import run as serve
+
+    raise typer.Exit(serve(directory, host, port, reload=reload))
+
+
+app.command("dev", hidden=True)(run)  # the vendor's other name for it
+
+
 def main() -> None:
     """Run the command; a fault is told on one screen, and is the exit code."""
     try:

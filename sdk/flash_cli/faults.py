@@ -55,9 +55,16 @@ class NothingFoundFault(Fault):
 
 
 class DependencyFault(Fault):
-    """A dependency cannot be installed."""
+    """A dependency cannot be installed. `reason` is the installer's, a few lines."""
 
     exit_code = EXIT_UNAVAILABLE
+
+    def __init__(self, what: str, *, where: str, remedy: str, reason: str = "") -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *(f"  {line}" for line in self.reason.splitlines())])
 
 
 class OutputFault(Fault):

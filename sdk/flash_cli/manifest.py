@@ -1,4 +1,4 @@
-"""The manifest: what the worker, and whoever deploys, reads of an application. The same source, the same bytes."""
+"""The manifest: what the worker and the deployments read of an application. Same source, same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the manifest says of where a resource runs: keys of the vendor's platform, named and filled as its build does.
+"""Where a resource runs, as the manifest says it: keys of the vendor's platform, filled as its build does.
 
 This project's worker reads none of them; `flash deploy` reads what a container engine has a word for.
 """

@@ -25,6 +25,7 @@ from flash_runtime.resources import Job, Route
 from flash_runtime.responses import MEDIA_TYPES, FiniteJSONResponse
 from flash_runtime.routing import Mounted
 from flash_runtime.threads import Threads
+from flash_runtime.together import Together, original
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,12 @@ def load(
     `importer.load` and `build` do.
     """
     importer.enter(package.app_dir, sdk)
-    _stand_in_for_others(sdk, Peers(addresses, package.elsewhere))
+    peers = Together(package.together) if package.together else Peers(addresses, package.elsewhere)
+    _stand_in_for_others(sdk, peers.stand_in)
     bound = [(route, importer.load(route.module, route.function)) for route in package.routes]
-    own = {each.name: importer.load(each.module, each.name) for each in package.functions}
+    own = {each.name: original(importer.load(each.module, each.name)) for each in package.functions}
     application = build(bound, title=package.title, threads=threads, device_lost=device_lost)
-    jobs = [(job, importer.load(job.function.module, job.function.name)) for job in package.jobs]
+    jobs = [(job, original(importer.load(job.function.module, job.function.name))) for job in package.jobs]
     jobs = [(job, function) for job, function in jobs if not isinstance(function, type)]
     for job, function in jobs:
         application.asgi.add_api_route(
@@ -86,19 +88,19 @@ async def _answered_before() -> dict[str, Any]:
     raise NotImplementedError
 
 
-def _stand_in_for_others(sdk: Literal["image", "artifact"], peers: Peers) -> None:
+def _stand_in_for_others(sdk: Literal["image", "artifact"], stand_in: Callable[[Any], Any]) -> None:
     """Have the SDK's decorators put stubs in the place of functions of other resources."""
     from runpod_flash import Endpoint  # whose it is depends on what `importer.enter` was told
 
     if sdk == "image":
-        Endpoint.stand_in = peers.stand_in  # type: ignore[method-assign, assignment]
+        Endpoint.stand_in = stand_in  # type: ignore[method-assign, assignment]
         return
     # The vendor's own stubs would call its cloud, also for the functions that are here.
     decorate = Endpoint.__call__
 
     def call(self: Endpoint, function_or_class: Any) -> Any:
         decorate(self, function_or_class)
-        return peers.stand_in(function_or_class)
+        return stand_in(function_or_class)
 
     Endpoint.__call__ = call  # type: ignore[method-assign]
 

@@ -10,7 +10,7 @@ from flash_runtime import artifact, manifest
 from flash_runtime.errors import SettingFault
 from flash_runtime.manifest import Manifest
 from flash_runtime.resources import FunctionRef, Job, Route, functions_for, jobs_for, routes_for
-from flash_runtime.settings import Settings
+from flash_runtime.settings import EVERY_RESOURCE, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Package:
     functions: tuple[FunctionRef, ...]
     elsewhere: Mapping[str, str]
     jobs: tuple[Job, ...]
+    together: frozenset[str]
+    """Functions of queue-based resources that are served beside the resources which await them."""
 
 
 def open_package(settings: Settings) -> Package:
@@ -62,7 +64,9 @@ def _accept(settings: Settings, path: Path, app_dir: Path, where: str) -> tuple[
 def _package(settings: Settings, app_dir: Path, found: Manifest, routes: tuple[Route, ...]) -> Package:
     functions, elsewhere = functions_for(found, settings.resource_name)
     jobs = jobs_for(found, settings.resource_name)
-    return Package(app_dir, found.project_name, routes, functions, elsewhere, jobs)
+    queue_based = {each.name for each in functions if not found.resources[each.resource].is_load_balanced}
+    together = frozenset(queue_based if settings.resource_name == EVERY_RESOURCE else ())
+    return Package(app_dir, found.project_name, routes, functions, elsewhere, jobs, together)
 
 
 def _check_timeouts(settings: Settings, routes: tuple[Route, ...]) -> None:

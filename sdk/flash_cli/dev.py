@@ -191,6 +191,9 @@ class Development:
             "FLASH_BOOT_TRIES": "1",  # the next save is the next try
             "FLASH_DRAIN_DELAY": "0",
         }
+        if sys.platform == "darwin":
+            # Its frameworks, which asking for the system's proxies loads, end a process that was forked.
+            own["OBJC_DISABLE_INITIALIZE_FORK_SAFETY"] = "YES"
         return {"LOG_FORMAT": "text", **os.environ, **own}
 
     def _tell(self) -> None:

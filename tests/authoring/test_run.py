@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from flash_cli.faults import ConfigFault
 from flash_cli.ports import free_port as next_free_port
 from tests.serving import environment, free_port, until
 
+ROOT = Path(__file__).parents[2]
 SOURCE = '''
 from runpod_flash import Endpoint
 
@@ -46,6 +48,28 @@ async def work(data: dict) -> dict:
     """Work on it."""
     return {"worked": data}
 '''
+COUNTER = """
+from runpod_flash import Endpoint
+
+counting = Endpoint(name="counting", cpu="cpu3c-1-2")
+
+@Endpoint(name="counter", cpu="cpu3c-1-2")
+class Counter:
+    def __init__(self):
+        self.count = 0
+
+    def more(self):
+        self.count += 1
+        return self.count
+
+    async def seen(self):
+        return self.count
+
+@counting.get("/count")
+async def count():
+    counter = Counter()
+    return [await counter.more(), await counter.more(), await counter.seen()]
+"""
 
 
 @dataclass
@@ -139,6 +163,18 @@ def test_an_application_of_queue_based_endpoints_alone_is_served(tmp_path):
     with running(tmp_path, JOBS) as run:
         run.prints(f"POST  {run.url}/jobs/runsync  work  main.py:5")
         run.prints("""'{"input": {"data": {}}}'""")
+
+
+def test_endpoints_await_each_others_functions_as_they_do_deployed(tmp_path):
+    shutil.copytree(ROOT / "examples" / "pipeline", tmp_path / "project")
+    (tmp_path / "project" / "counter.py").write_text(COUNTER)
+    with running(tmp_path, "") as run:
+        run.prints("stop   Ctrl-C")
+        answer = httpx.post(f"{run.url}/pipeline/classify", json={"text": "a bcd"}, trust_env=False)
+        assert answer.json() == {"best": "bcd", "scores": {"a": 0.1, "bcd": 0.3}}
+        job = {"input": {"scores": {"a": 1}}}
+        assert httpx.post(f"{run.url}/postprocess/runsync", json=job, trust_env=False).status_code == 200
+        run.serves("/counting/count", [1, 2, 2])
 
 
 def test_a_save_is_served_within_a_second_and_a_new_route_with_it(tmp_path):

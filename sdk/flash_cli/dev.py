@@ -27,7 +27,10 @@ from flash_runtime.errors import EXIT_OK, Fault
 from flash_runtime.resources import JOB_PATH
 from flash_runtime.settings import EVERY_RESOURCE
 
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  only compared
+_REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104  only looked up
+"""The address by which this process finds its child, for hosts that stand for several."""
+_PATIENCE = 2
+"""After so many signals the next one interrupts."""
 
 
 def run(directory: Path, host: str, port: int, *, reload: bool) -> int:
@@ -76,6 +79,8 @@ class _Stop:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._times += 1
         self.event.set()
+        if self._times > _PATIENCE:
+            raise KeyboardInterrupt  # whatever holds up the end, such as the import of a module
 
 
 class Development:
@@ -84,8 +89,8 @@ class Development:
     def __init__(self, root: Path, host: str, port: int) -> None:
         self._root = root
         self._address = host, port
-        shown = "localhost" if host in _EVERYWHERE else host
-        self._url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
+        self._reached_by = _REACHED_BY.get(host, host)
+        self._url = _url("localhost" if host in _REACHED_BY else host, port)
         self._given = dict(os.environ)
         self._shown: list[str] = []
         self._child: Child | None = None
@@ -103,7 +108,7 @@ class Development:
         manifest = self._write(application)
         lines = list(table(application, self._url))
         if self._child is None:
-            self._child = Child(self._root, self._environ(manifest), *self._address)
+            self._child = Child(self._root, self._environ(manifest), self._reached_by, self._address[1])
             self._shown = lines
         else:
             self._child.renew()
@@ -200,8 +205,7 @@ class Development:
         """Say what is served, and how to call it."""
         lines = [*self._shown, "", f"  docs   {self._url}/docs", "  stop   Ctrl-C"]
         key = os.environ.get("FLASH_API_KEY")
-        host, port = self._address
-        document = examples.document_of(f"http://{f'[{host}]' if ':' in host else host}:{port}", key)
+        document = examples.document_of(_url(self._reached_by, self._address[1]), key)
         call = examples.curl(document, self._url, with_key=bool(key)) if document else None
         if call is not None:
             lines += ["", f"  {call}"]
@@ -222,6 +226,10 @@ def table(application: Application, url: str) -> Iterator[str]:
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for method, address, name, place in rows:
         yield f"  {method:<{widths[0]}}  {address:<{widths[1]}}  {name:<{widths[2]}}  {place}"
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _forget_compiled(path: Path) -> None:

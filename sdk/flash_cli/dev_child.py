@@ -18,7 +18,10 @@ _POLL_SECONDS = 0.02
 
 
 class Child:
-    """`flash-runtime serve` with these variables, in a process group of its own: Ctrl-C is the parent's."""
+    """`flash-runtime serve` with these variables, in a process group of its own: Ctrl-C is the parent's.
+
+    `host` and `port` are where it can be asked how it is.
+    """
 
     def __init__(self, root: Path, environ: Mapping[str, str], host: str, port: int) -> None:
         self._address = host, port

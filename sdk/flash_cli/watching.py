@@ -9,6 +9,7 @@ from pathlib import Path
 from watchfiles import Change, DefaultFilter, watch
 
 from flash_cli.dotenv import NAME as DOTENV
+from flash_cli.faults import ConfigFault
 from flash_cli.project import CONFIG, OUTPUT
 
 _STEP_MS = 40
@@ -27,8 +28,11 @@ class _Sources(DefaultFilter):
 
 
 def saves(root: Path, stop: threading.Event) -> Iterator[frozenset[Path]]:
-    """The files that were saved, made or removed, together; nothing several times a second. Until `stop`."""
-    for changes in watch(
+    """The files that were saved, made or removed, together; nothing several times a second. Until `stop`.
+
+    Raises `ConfigFault` where the system cannot watch so many directories.
+    """
+    changes = watch(
         root,
         watch_filter=_Sources(),
         debounce=10 * _STEP_MS,
@@ -37,8 +41,20 @@ def saves(root: Path, stop: threading.Event) -> Iterator[frozenset[Path]]:
         rust_timeout=_TICK_MS,
         yield_on_timeout=True,
         raise_interrupt=False,
-    ):
-        yield frozenset(Path(path) for _, path in changes)
+        ignore_permission_denied=True,
+    )
+    while True:
+        try:
+            changed = next(changes)
+        except StopIteration:
+            return
+        except (OSError, RuntimeError) as error:
+            raise ConfigFault(
+                f"The project cannot be watched: {error}.",
+                where=str(root),
+                remedy="raise fs.inotify.max_user_watches (sysctl), or run with --no-reload.",
+            ) from error
+        yield frozenset(Path(path) for _, path in changed)
 
 
 def ticks(stop: threading.Event) -> Iterator[frozenset[Path]]:

@@ -32,15 +32,7 @@ def discover(project: Project) -> Application:
     """What the project declares. Raises `SourceFault` with every problem, or `NothingFoundFault`."""
     modules = _modules(project)
     gathered = gather(modules)
-    for name, doubt in gathered.doubts.items():
-        try:
-            live = endpoints_of(project.root, name)
-        except ImportFailed as error:
-            what = f"{doubt.what} is known only when the module runs, and importing `{name}` failed: {error}"
-            remedy = "write it as a literal, or make the module importable where flash runs"
-            gathered.problems.append(Problem(doubt.place, what, remedy))
-        else:
-            _complete(gathered, modules, modules[name], live)
+    _ask_modules(project, modules, gathered)
     declarations = [each for each in gathered.declarations if _is_deployed(each)]
     problems = [*gathered.problems, *problems_of(declarations)]
     if problems:
@@ -85,41 +77,51 @@ def _modules(project: Project) -> dict[str, Module]:
     return modules
 
 
-def _complete(
-    gathered: Gathered, modules: Mapping[str, Module], module: Module, live: Iterable[LiveEndpoint]
-) -> None:
-    """Fill in what the source of `module` did not say from the endpoints that importing it made."""
+def _ask_modules(project: Project, modules: Mapping[str, Module], gathered: Gathered) -> None:
+    """Import the modules in doubt, and fill in what they say."""
+    live: dict[str, tuple[LiveEndpoint, ...]] = {}
+    for name, doubt in gathered.doubts.items():
+        try:
+            live[name] = endpoints_of(project.root, name)
+        except ImportFailed as error:
+            what = f"{doubt.what} is known only when the module runs, and importing `{name}` failed: {error}"
+            remedy = "write it as a literal, or make the module importable where flash runs"
+            gathered.problems.append(Problem(doubt.place, what, remedy))
     sources = Sources(modules)
-    is_unsaid = module.name in gathered.unsaid
-    if is_unsaid:
+    for name, made in live.items():
+        here = [each for each in made if each.path == modules[name].path]
+        for each, found in _paired(gathered, here):
+            declaration = found or Declaration(Place(each.path, each.line), each.line, each.variable)
+            if found is None and name in gathered.unsaid:
+                gathered.declarations.append(declaration)
+            _set_options(gathered, sources, declaration, each)
+    for name in sorted(gathered.unsaid & live.keys()):
         for declaration in gathered.declarations:
-            declaration.uses = [use for use in declaration.uses if use.module is not module]
-    matched: set[int] = set()
+            declaration.uses = [use for use in declaration.uses if use.module is not modules[name]]
+        for each, found in _paired(gathered, live[name]):
+            if found is not None:
+                _add_uses(gathered, modules[name], found, each)
+
+
+def _paired(
+    gathered: Gathered, live: Iterable[LiveEndpoint]
+) -> list[tuple[LiveEndpoint, Declaration | None]]:
+    """Each live endpoint with its declaration: that of its line, in order where a line made several."""
+    pairs: list[tuple[LiveEndpoint, Declaration | None]] = []
+    taken: set[int] = set()
     for each in live:
-        found = _match(gathered.declarations, each, matched)
-        if found is None and (not is_unsaid or each.path != module.path):
-            continue
-        declaration = found or Declaration(Place(each.path, each.line), each.line, each.variable)
-        if found is None:
-            gathered.declarations.append(declaration)
-        matched.add(id(declaration))
-        if each.path == module.path:
-            _set_options(gathered, sources, module, declaration, each)
-        if is_unsaid:
-            _add_uses(gathered, module, declaration, each)
+        found = None
+        for declaration in gathered.declarations:
+            lines = range(declaration.place.line, declaration.last_line + 1)
+            if declaration.place.path == each.path and each.line in lines and id(declaration) not in taken:
+                found = declaration
+                taken.add(id(declaration))
+                break
+        pairs.append((each, found))
+    return pairs
 
 
-def _match(declarations: Iterable[Declaration], live: LiveEndpoint, matched: set[int]) -> Declaration | None:
-    for each in declarations:
-        here = each.place.path == live.path and each.place.line <= live.line <= each.last_line
-        if here and id(each) not in matched:
-            return each
-    return None
-
-
-def _set_options(
-    gathered: Gathered, sources: Sources, module: Module, declaration: Declaration, live: LiveEndpoint
-) -> None:
+def _set_options(gathered: Gathered, sources: Sources, declaration: Declaration, live: LiveEndpoint) -> None:
     for name, what in live.opaque.items():
         text = f"`{name}` of this Endpoint is {what}, which no manifest can say"
         gathered.problems.append(Problem(declaration.place, text, "give it a value of plain Python"))

@@ -134,7 +134,7 @@ def test_packages_bring_nothing_of_this_machine_into_the_artifact(tmp_path):
     one, two = (build(write(tmp_path / each / "app", files)).artifact for each in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
     found = names(one)
-    assert "tabulate.py" in found
+    assert "tabulate/__init__.py" in found
     assert not {".lock", "bin"} & set(found)
     with tarfile.open(one) as tar:
         record = tar.extractfile("tabulate-0.9.0.dist-info/RECORD").read().decode()

@@ -95,8 +95,8 @@ def compared(manifest):
         # Theirs are sorted by name; ours are in the order of the source, in which routes are matched.
         resource["functions"].sort(key=lambda function: function["name"])
         for function in resource["functions"]:
-            # Theirs is of what the SDK puts in a function's place: true of every queue-based one, and false of
-            # asynchronous generators. The worker reads neither.
+            # Theirs is of what the SDK puts in a function's place: true of every queue-based one, and false
+            # of asynchronous generators. The worker reads neither.
             del function["is_async"]
     return kept
 

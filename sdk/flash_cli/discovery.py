@@ -17,6 +17,7 @@ from flash_cli.declarations import Declaration, Use
 from flash_cli.evaluation import ImportFailed, LiveEndpoint, endpoints_of
 from flash_cli.faults import NothingFoundFault, Problem, SourceFault
 from flash_cli.gathering import Gathered, gather
+from flash_cli.imports import missing
 from flash_cli.project import Project
 from flash_cli.source import Module, read
 from flash_cli.values import BadValue, Sources, Unknowable
@@ -34,7 +35,7 @@ def discover(project: Project) -> Application:
     gathered = gather(modules)
     _ask_modules(project, modules, gathered)
     declarations = [each for each in gathered.declarations if _is_deployed(each)]
-    problems = [*gathered.problems, *problems_of(declarations)]
+    problems = [*gathered.problems, *problems_of(declarations), *missing(project.root, modules, declarations)]
     if problems:
         raise SourceFault(*problems)
     endpoints = [each for each in declarations if each.uses]

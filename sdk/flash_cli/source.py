@@ -91,6 +91,16 @@ class Module:
         for statement in self.tree.body:
             yield from _unfolded(statement, in_block=False)
 
+    def imports(self) -> Iterator[tuple[ast.stmt, str]]:
+        """Each name that the top level imports unconditionally, as `a.b`; of `from a import b` both."""
+        for statement in self.tree.body:
+            if isinstance(statement, ast.Import):
+                yield from ((statement, alias.name) for alias in statement.names)
+            elif isinstance(statement, ast.ImportFrom):
+                base = self._absolute(statement)
+                yield statement, base
+                yield from ((statement, f"{base}.{alias.name}") for alias in statement.names)
+
     def bound(self, statement: ast.stmt, in_block: bool) -> Iterator[tuple[str, Binding]]:
         """The names that a statement binds by itself, its block left out."""
         match statement:

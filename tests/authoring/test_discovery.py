@@ -145,7 +145,6 @@ def test_the_routes_of_an_endpoint_may_be_in_several_modules(tmp_path):
         routes__users='from app import api as users\n@users.get("/b")\ndef b(): ...\n',
         routes__items='import app\n@app.api.get("/c")\ndef c(): ...\n',
         routes__more='from . import users\n@users.users.get("/d")\ndef d(): ...\n',
-        routes____init__="",
         star='from app import *\n@api.get("/e")\ndef e(): ...\n',
     )
     endpoint = only(application)

@@ -197,3 +197,21 @@ def test_source_that_leads_in_circles_or_without_end_is_a_fault_and_no_crash(tmp
     monkeypatch.setattr("flash_cli.evaluation.TIME_LIMIT", 5)
     with pytest.raises((SourceFault, NothingFoundFault)):
         discovered(tmp_path, "from main import *\nimport main\n" + HEAD.strip() + "\n" + source)
+
+
+def test_an_import_of_a_file_that_the_build_leaves_out_is_a_fault(tmp_path):
+    (tmp_path / ".gitignore").write_text("secrets_local.py\noptional.py\n")
+    found = problems(
+        tmp_path,
+        HEAD + 'import helpers\n@api.get("/x")\ndef x(): ...\n',
+        helpers="try:\n    import optional\nexcept ImportError:\n    pass\n"
+        "import secrets_local\nfrom tests import data\n",
+        unused="from tests import data\n",
+        secrets_local="",
+        optional="",
+        tests__data="",
+    )
+    assert [(place, said) for place, said, _ in found] == [
+        ("helpers.py:5", "imports `secrets_local`, and secrets_local.py is left out of the build"),
+        ("helpers.py:6", "imports `tests.data`, and tests/data.py is left out of the build"),
+    ]

@@ -14,12 +14,12 @@ from typing import Any
 from flash_cli.application import Application, DeclaredEndpoint, Place
 from flash_cli.checks import problems_of
 from flash_cli.declarations import Declaration, Use
-from flash_cli.evaluation import ImportFailed, LiveEndpoint, endpoints_of
+from flash_cli.evaluation import ImportFailed, LiveEndpoint, LiveFunction, endpoints_of
 from flash_cli.faults import NothingFoundFault, Problem, SourceFault
 from flash_cli.gathering import Gathered, gather
 from flash_cli.imports import missing
 from flash_cli.project import Project
-from flash_cli.source import Module, read
+from flash_cli.source import Definition, Module, read
 from flash_cli.values import BadValue, Sources, Unknowable
 
 _EXAMPLE = """write one, in main.py say:
@@ -101,7 +101,7 @@ def _ask_modules(project: Project, modules: Mapping[str, Module], gathered: Gath
             declaration.uses = [use for use in declaration.uses if use.module is not modules[name]]
         for each, found in _paired(gathered, live[name]):
             if found is not None:
-                _add_uses(gathered, modules[name], found, each)
+                _add_uses(gathered, modules, modules[name], found, each)
 
 
 def _paired(
@@ -140,22 +140,45 @@ def _live_value(sources: Sources, text: str) -> Any:
     return sources.evaluate(_LIVE, ast.parse(text, mode="eval").body)
 
 
-def _add_uses(gathered: Gathered, module: Module, declaration: Declaration, live: LiveEndpoint) -> None:
+def _add_uses(
+    gathered: Gathered,
+    modules: Mapping[str, Module],
+    module: Module,
+    declared: Declaration,
+    live: LiveEndpoint,
+) -> None:
+    """The functions that `module` gave to the endpoint."""
     for function in live.functions:
-        if function.module != module.name:
+        if function.path != module.path:
             continue
-        bindings = module.bindings.get(function.name, ())
-        found = [
-            each
-            for each in bindings
-            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        ]
-        if found:
-            place = Place(module.path, found[-1].lineno)
-            declaration.uses.append(Use(module, found[-1], place, function.method, function.path))
+        place = Place(function.path, function.line)
+        use = _decorated_at(module, function) or _named(modules.get(function.module), function)
+        if use is not None:
+            declared.uses.append(Use(*use, place, function.method, function.route))
         else:
-            what = f"`{function.name}` is no function of the module's top level, so no worker finds it"
-            gathered.problems.append(Problem(declaration.place, what, "define it there, with def"))
+            what = f"`{function.name}` is no function of a module's top level, so no worker finds it"
+            gathered.problems.append(Problem(place, what, "define it there, with def"))
+
+
+def _decorated_at(module: Module, live: LiveFunction) -> tuple[Module, Definition] | None:
+    """The function with a decorator at that line: what wraps it may have another name."""
+    for definition in _definitions(module):
+        for each in definition.decorator_list:
+            if each.lineno <= live.line <= (each.end_lineno or each.lineno):
+                return module, definition
+    return None
+
+
+def _named(module: Module | None, live: LiveFunction) -> tuple[Module, Definition] | None:
+    """The function of that name, where no decorator is: `api.get("/x")(function)`."""
+    found = [each for each in _definitions(module) if each.name == live.name] if module else []
+    return (module, found[-1]) if module and found else None
+
+
+def _definitions(module: Module) -> Iterator[Definition]:
+    for statement, _ in module.statements():
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield statement
 
 
 def _is_deployed(declaration: Declaration) -> bool:

@@ -22,12 +22,16 @@ TIME_LIMIT = 30.0
 
 @dataclass(frozen=True, slots=True)
 class LiveFunction:
-    """A function or a class that was decorated; with a method and a path it is a route's."""
+    """A function or a class that was decorated; with a method and a route it is a handler."""
 
+    path: str
+    line: int
+    """Where a module's top level decorated it."""
     module: str
     name: str
+    """What it says of itself; a wrapper may say something else."""
     method: str | None
-    path: str | None
+    route: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def missing(
                     yield Problem(
                         module.place(statement),
                         f"imports `{name}`, and {absent[name]} is left out of the build",
-                        "take it out of .gitignore (`!pattern` brings back tests and docs), or drop the import",
+                        "take it out of .gitignore (`!tests/` brings tests back), or drop the import",
                     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import functools
 import warnings
 from collections.abc import Iterator, Mapping
@@ -86,6 +87,17 @@ class Module:
                     names.update(_root(node.value))
         return frozenset(names)
 
+    @functools.cached_property
+    def lent(self) -> frozenset[str]:
+        """Names whose value something else may hold, and change: another name, or a function that got it."""
+        names: set[str] = set()
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Assign | ast.Return) and isinstance(node.value, ast.Name):
+                names.add(node.value.id)
+            elif isinstance(node, ast.Call) and not _is_builtin(node.func):
+                names.update(each.id for each in node.args if isinstance(each, ast.Name))
+        return frozenset(names)
+
     def statements(self) -> Iterator[tuple[ast.stmt, bool]]:
         """The top level's statements, and whether each is in a block, so that it may run never or often."""
         for statement in self.tree.body:
@@ -153,6 +165,10 @@ def read(root: Path, path: str) -> Module:
         raise SourceFault(
             Problem(Place(path, 1), f"the file is no Python source: {error}", "mend it")
         ) from error
+
+
+def _is_builtin(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and hasattr(builtins, node.id)
 
 
 def is_main_guard(node: ast.stmt) -> bool:

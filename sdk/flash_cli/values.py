@@ -195,7 +195,9 @@ class Sources:
                 isinstance(only, Assigned) and not only.in_block and found.name not in found.module.changed
             )
             if fixed and isinstance(only, Assigned) and only.value is not None:
-                return self.evaluate(found.module, only.value, depth - 1)
+                value = self.evaluate(found.module, only.value, depth - 1)
+                if not isinstance(value, list | dict | set) or found.name not in found.module.lent:
+                    return value
         elif isinstance(found, Sdk):
             return _sdk(module, node, found.name)
         elif isinstance(node, ast.Attribute):

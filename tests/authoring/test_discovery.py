@@ -360,6 +360,54 @@ def test_what_the_source_does_not_say_is_read_from_the_imported_module(tmp_path,
     assert (endpoint.name, endpoint.options["env"], routes(endpoint)) == ("a", {"A": "/"}, ["GET /x main.x"])
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        'class Api(Endpoint): pass\napi = Api(name="a", cpu="cpu3c-1-2")\n@api.get("/x")\ndef x(): ...\n',
+        'make = functools.partial(Endpoint, "a")\napi = make(cpu="cpu3c-1-2")\n@api.get("/x")\ndef x(): ...\n',
+        'api = Endpoint("a", cpu="cpu3c-1-2")\nget = api.get\n@get("/x")\ndef x(): ...\n',
+        'get = Endpoint("a", cpu="cpu3c-1-2").get\n@get("/x")\ndef x(): ...\n',
+        'class apis:\n    a = Endpoint("a", cpu="cpu3c-1-2")\n@apis.a.get("/x")\ndef x(): ...\n',
+        '(api := Endpoint("a", cpu="cpu3c-1-2"))\n@api.get("/x")\ndef x(): ...\n',
+        'apis = [Endpoint("a", cpu="cpu3c-1-2")]\nfor api in apis:\n    @api.get("/x")\n    def x(): ...\n',
+        "def plain(function):\n    return lambda: function()\n"
+        'api = (lambda: Endpoint("a", cpu="cpu3c-1-2"))()\n@api.get("/x")\n@plain\ndef x(): ...\n',
+    ],
+)
+def test_an_odd_way_to_make_an_endpoint_or_a_route_is_noticed_and_looked_at(tmp_path, source):
+    source = f"import functools\nfrom runpod_flash import Endpoint\n{source}"
+    endpoint = only(discovered(tmp_path, source))
+    assert (endpoint.name, endpoint.options, routes(endpoint)) == (
+        "a",
+        {"cpu": "cpu3c-1-2"},
+        ["GET /x main.x"],
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "deps.append('numpy')",
+        "deps += ['numpy']",
+        "deps[:] = ['numpy']",
+        "other = deps\nother.append('numpy')",
+        "def add(to): to.append('numpy')\nadd(deps)",
+        "def add():\n    global deps\n    deps = ['numpy']\nadd()",
+        "deps = deps + ['numpy']",
+        "if True:\n    deps = ['numpy']",
+        "for deps in [['numpy']]: pass",
+    ],
+)
+def test_a_value_that_the_module_changes_is_not_taken_for_what_it_was(tmp_path, change):
+    source = f"""from runpod_flash import Endpoint
+deps = []
+{change}
+@Endpoint(name="a", cpu="cpu3c-1-2", dependencies=deps)
+def x(): ...
+"""
+    assert only(discovered(tmp_path, source)).options["dependencies"] == ["numpy"]
+
+
 def test_a_factory_and_its_endpoints_may_be_in_other_modules(tmp_path):
     application = discovered(
         tmp_path,
@@ -469,7 +517,7 @@ def test_an_argument_that_no_manifest_can_say_is_a_fault(tmp_path):
 
 
 def test_a_function_that_no_worker_could_import_is_a_fault(tmp_path):
-    with pytest.raises(SourceFault, match="no function of the module's top level"):
+    with pytest.raises(SourceFault, match="no function of a module's top level"):
         discovered(
             tmp_path,
             """

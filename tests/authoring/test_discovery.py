@@ -364,7 +364,7 @@ def test_what_the_source_does_not_say_is_read_from_the_imported_module(tmp_path,
     "source",
     [
         'class Api(Endpoint): pass\napi = Api(name="a", cpu="cpu3c-1-2")\n@api.get("/x")\ndef x(): ...\n',
-        'make = functools.partial(Endpoint, "a")\napi = make(cpu="cpu3c-1-2")\n@api.get("/x")\ndef x(): ...\n',
+        'a = functools.partial(Endpoint, "a")\napi = a(cpu="cpu3c-1-2")\n@api.get("/x")\ndef x(): ...\n',
         'api = Endpoint("a", cpu="cpu3c-1-2")\nget = api.get\n@get("/x")\ndef x(): ...\n',
         'get = Endpoint("a", cpu="cpu3c-1-2").get\n@get("/x")\ndef x(): ...\n',
         'class apis:\n    a = Endpoint("a", cpu="cpu3c-1-2")\n@apis.a.get("/x")\ndef x(): ...\n',

@@ -78,7 +78,15 @@ def test_an_ignored_directory_is_not_looked_into(tmp_path):
 
 
 def test_what_no_worker_needs_is_left_out(tmp_path):
-    out = [".git/config", ".flash/artifact.tar.gz", "flash_manifest.json", ".env", ".env.production", "a.pyc"]
+    out = [
+        ".git/config",
+        "vendored/.git",
+        ".flash/artifact.tar.gz",
+        "flash_manifest.json",
+        ".env",
+        ".env.production",
+        "a.pyc",
+    ]
     out += [
         "__pycache__/a.cpython-312.pyc",
         ".venv/x.py",

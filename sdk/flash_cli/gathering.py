@@ -40,11 +40,27 @@ class Gathered:
 
 
 def gather(modules: Mapping[str, Module]) -> Gathered:
-    """Read all modules, which are by their names."""
+    """Read the modules, which are by their names, as far as they can have to do with endpoints."""
     gatherer = _Gatherer(Sources(modules))
-    for module in modules.values():
+    for module in _concerned(modules):
         gatherer.read(module)
     return gatherer.gathered
+
+
+def _concerned(modules: Mapping[str, Module]) -> list[Module]:
+    """Those that mention the SDK, and those that import such a one, however many lie between; in order."""
+    importers: dict[str, list[str]] = {}
+    for module in modules.values():
+        for _, dotted, _ in module.imports():
+            importers.setdefault(dotted, []).append(module.name)
+    waiting = [module.name for module in modules.values() if module.mentions_sdk]
+    concerned = set(waiting)
+    while waiting:
+        for name in importers.get(waiting.pop(), ()):
+            if name not in concerned:
+                concerned.add(name)
+                waiting.append(name)
+    return [module for module in modules.values() if module.name in concerned]
 
 
 Owner = Declaration | Literal["made"]

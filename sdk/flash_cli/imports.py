@@ -22,8 +22,8 @@ def missing(
     absent: dict[str, str | None] = {}
     while waiting:
         module = waiting.pop()
-        for statement, dotted in module.imports():
-            for name in _prefixes(dotted):
+        for statement, dotted, in_block in module.imports():
+            for name in () if in_block else _prefixes(dotted):
                 if name in modules:
                     if name not in seen:
                         seen.add(name)

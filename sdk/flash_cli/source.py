@@ -45,8 +45,9 @@ Binding = Imported | Assigned | ast.FunctionDef | ast.AsyncFunctionDef | ast.Cla
 class Module:
     """One file of the project, parsed. Nothing of it is imported."""
 
-    def __init__(self, path: str, tree: ast.Module) -> None:
+    def __init__(self, path: str, tree: ast.Module, *, mentions_sdk: bool = True) -> None:
         self.path = path
+        self.mentions_sdk = mentions_sdk
         self.name = Place(path, 1).module
         self.tree = tree
         self._is_package = path.endswith("__init__.py")
@@ -103,15 +104,15 @@ class Module:
         for statement in self.tree.body:
             yield from _unfolded(statement, in_block=False)
 
-    def imports(self) -> Iterator[tuple[ast.stmt, str]]:
-        """Each name that the top level imports unconditionally, as `a.b`; of `from a import b` both."""
-        for statement in self.tree.body:
+    def imports(self) -> Iterator[tuple[ast.stmt, str, bool]]:
+        """Each name that the top level imports, and whether in a block; of `from a import b`, a and a.b."""
+        for statement, in_block in self.statements():
             if isinstance(statement, ast.Import):
-                yield from ((statement, alias.name) for alias in statement.names)
+                yield from ((statement, alias.name, in_block) for alias in statement.names)
             elif isinstance(statement, ast.ImportFrom):
                 base = self._absolute(statement)
-                yield statement, base
-                yield from ((statement, f"{base}.{alias.name}") for alias in statement.names)
+                yield statement, base, in_block
+                yield from ((statement, f"{base}.{alias.name}", in_block) for alias in statement.names)
 
     def bound(self, statement: ast.stmt, in_block: bool) -> Iterator[tuple[str, Binding]]:
         """The names that a statement binds by itself, its block left out."""
@@ -154,7 +155,7 @@ def read(root: Path, path: str) -> Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an escape sequence in a string is no matter of a build
-            return Module(path, ast.parse(source))
+            return Module(path, ast.parse(source), mentions_sdk=SDK.encode() in source)
     except SyntaxError as error:
         # The text itself is not in `error.text` where it came as bytes.
         lines = source.decode("utf-8", "replace").splitlines()

@@ -1,10 +1,16 @@
 """Discovery: the ways in which people write endpoints are found in the source, and nothing is imported."""
 
+import ast
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flash_cli.faults import NothingFoundFault, SourceFault
+from flash_cli.imported import expression
+from flash_cli.source import Module
+from flash_cli.values import Sources
 from runpod_flash import (
     CpuInstanceType,
     CudaVersion,
@@ -529,3 +535,23 @@ def test_a_function_that_no_worker_could_import_is_a_fault(tmp_path):
             setup(api)
             """,
         )
+
+
+PLAIN = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+)
+NAMED = st.sampled_from([*GpuGroup, *GpuType, *CpuInstanceType, *DataCenter, *CudaVersion])
+VALUES = st.recursive(
+    PLAIN | NAMED,
+    lambda inner: (
+        st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers(), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(VALUES)
+def test_every_value_comes_back_from_the_child_process_as_it_was(value):
+    tree = ast.parse(expression(value), mode="eval")
+    module = Module("main.py", ast.parse("from runpod_flash import *"))
+    assert Sources({}).evaluate(module, tree.body) == value

@@ -81,6 +81,8 @@ def build(
             packages, left_out = _install(project, application, staged, options, say)
             _copy(project, staged)
             (staged / MANIFEST).write_bytes(encode(manifest))
+            if packages:
+                say("packing")
             packed = pack(staged, artifact, options.epoch)
             directory = _put(staged, output / DIRECTORY, Path(scratch) / "old")
     except OSError as error:

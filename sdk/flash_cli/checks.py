@@ -61,6 +61,8 @@ def _kind_problems(declaration: Declaration) -> Iterator[Problem]:
 
 def _name_problems(declaration: Declaration) -> Iterator[Problem]:
     name = declaration.name
+    if name is None and declaration.options.get("id") is not None:
+        return  # it is refused as such
     if name is None:
         yield Problem(
             declaration.place,

@@ -6,11 +6,10 @@ uv resolves and installs, with its own settings (indexes, certificates) of the p
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +27,8 @@ _OURS = ("flash-runtime", "runpod-flash")
 _TIME_LIMIT = 1800
 """Seconds that uv may take for one step."""
 _MOST_LINES = 14
+_NOTES = ("direct_url.json", "uv_build.json", "uv_cache.json")
+"""Where a package came from, in the directory of its metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +64,32 @@ def wanted(project: Project, application: Application) -> tuple[Wanted, ...]:
     for endpoint in application.endpoints:
         given = endpoint.options.get("dependencies") or ()
         found += [Wanted(each, str(endpoint.place)) for each in given]
+    return (*found, *_listed(project.root))
+
+
+def _listed(root: Path) -> Iterator[Wanted]:
+    """The lines of requirements.txt, without what names the project itself: its files are packaged anyway."""
     try:
-        lines = (project.root / REQUIREMENTS).read_text(encoding="utf-8").splitlines()
+        lines = (root / REQUIREMENTS).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        lines = []
+        return
     except (OSError, UnicodeDecodeError) as error:
         raise DependencyFault(
             f"The requirements cannot be read: {error}.", where=REQUIREMENTS, remedy="make it readable UTF-8."
         ) from error
     for number, line in enumerate(lines, 1):
         text = re.sub(r"(^|\s)#.*", "", line).strip()
-        found += [Wanted(text, f"{REQUIREMENTS}:{number}")] if text else []
-    return tuple(found)
+        editable = re.match(r"(?:-e|--editable)[\s=]+(.+)", text)
+        place = root / (editable[1] if editable else text)
+        if text and (editable or place.is_dir()):
+            if place.resolve() != root:
+                raise DependencyFault(
+                    f"A directory cannot be installed for another machine: {text}.",
+                    where=f"{REQUIREMENTS}:{number}",
+                    remedy="name a wheel of it (`uv build --wheel` makes one), or copy its modules here.",
+                )
+        elif text:
+            yield Wanted(text, f"{REQUIREMENTS}:{number}")
 
 
 def install(
@@ -182,26 +197,26 @@ def _reason(stderr: str) -> str:
 
 
 def _tidy(target: Path) -> None:
-    """Take out what is of this machine: uv's lock, and scripts, which start with the path of its Python."""
+    """Take out what is of this machine: scripts, which start with the path of its Python, and uv's notes."""
     (target / ".lock").unlink(missing_ok=True)
-    scripts = []
-    for script in sorted((target / "bin").glob("*")):
-        if script.is_file():
-            with script.open("rb") as file:
-                is_script = file.read(2) == b"#!"
-            if is_script:
-                scripts.append(f"bin/{script.name}")
-                script.unlink()
-    if not scripts:
-        return
-    if not any((target / "bin").iterdir()):
-        shutil.rmtree(target / "bin")
-    for record in target.glob("*.dist-info/RECORD"):
+    scripts = [path for path in (target / "bin").glob("*") if path.is_file() and _is_script(path)]
+    notes = [path for path in target.glob("*.dist-info/*") if path.name in _NOTES]
+    gone = {path.relative_to(target).as_posix() for path in (*scripts, *notes)}
+    for path in (*scripts, *notes):
+        path.unlink()
+    if scripts and not any((target / "bin").iterdir()):
+        (target / "bin").rmdir()
+    for record in target.glob("*.dist-info/RECORD") if gone else ():
         lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.partition(",")[0] not in scripts]
+        kept = [line for line in lines if line.partition(",")[0] not in gone]
         if kept != lines:
             record.unlink()  # it may be a hard link into uv's cache
             record.write_text("".join(kept), encoding="utf-8")
+
+
+def _is_script(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"#!"
 
 
 def _count(number: int, one: str, several: str) -> str:

@@ -14,11 +14,12 @@ from typing import Any
 from flash_cli.application import Application, DeclaredEndpoint, Place
 from flash_cli.checks import problems_of
 from flash_cli.declarations import Declaration, Use
-from flash_cli.evaluation import ImportFailed, LiveEndpoint, endpoints_of
+from flash_cli.evaluation import ImportFailed, LiveEndpoint, LiveFunction, endpoints_of
 from flash_cli.faults import NothingFoundFault, Problem, SourceFault
 from flash_cli.gathering import Gathered, gather
+from flash_cli.imports import missing
 from flash_cli.project import Project
-from flash_cli.source import Module, read
+from flash_cli.source import Definition, Module, read
 from flash_cli.values import BadValue, Sources, Unknowable
 
 _EXAMPLE = """write one, in main.py say:
@@ -32,17 +33,9 @@ def discover(project: Project) -> Application:
     """What the project declares. Raises `SourceFault` with every problem, or `NothingFoundFault`."""
     modules = _modules(project)
     gathered = gather(modules)
-    for name, doubt in gathered.doubts.items():
-        try:
-            live = endpoints_of(project.root, name)
-        except ImportFailed as error:
-            what = f"{doubt.what} is known only when the module runs, and importing `{name}` failed: {error}"
-            remedy = "write it as a literal, or make the module importable where flash runs"
-            gathered.problems.append(Problem(doubt.place, what, remedy))
-        else:
-            _complete(gathered, modules, modules[name], live)
+    _ask_modules(project, modules, gathered)
     declarations = [each for each in gathered.declarations if _is_deployed(each)]
-    problems = [*gathered.problems, *problems_of(declarations)]
+    problems = [*gathered.problems, *problems_of(declarations), *missing(project.root, modules, declarations)]
     if problems:
         raise SourceFault(*problems)
     endpoints = [each for each in declarations if each.uses]
@@ -85,41 +78,51 @@ def _modules(project: Project) -> dict[str, Module]:
     return modules
 
 
-def _complete(
-    gathered: Gathered, modules: Mapping[str, Module], module: Module, live: Iterable[LiveEndpoint]
-) -> None:
-    """Fill in what the source of `module` did not say from the endpoints that importing it made."""
+def _ask_modules(project: Project, modules: Mapping[str, Module], gathered: Gathered) -> None:
+    """Import the modules in doubt, and fill in what they say."""
+    live: dict[str, tuple[LiveEndpoint, ...]] = {}
+    for name, doubt in gathered.doubts.items():
+        try:
+            live[name] = endpoints_of(project.root, name)
+        except ImportFailed as error:
+            what = f"{doubt.what} is known only when the module runs, and importing `{name}` failed: {error}"
+            remedy = "write it as a literal, or make the module importable where flash runs"
+            gathered.problems.append(Problem(doubt.place, what, remedy))
     sources = Sources(modules)
-    is_unsaid = module.name in gathered.unsaid
-    if is_unsaid:
+    for name, made in live.items():
+        here = [each for each in made if each.path == modules[name].path]
+        for each, found in _paired(gathered, here):
+            declaration = found or Declaration(Place(each.path, each.line), each.line, each.variable)
+            if found is None and name in gathered.unsaid:
+                gathered.declarations.append(declaration)
+            _set_options(gathered, sources, declaration, each)
+    for name in sorted(gathered.unsaid & live.keys()):
         for declaration in gathered.declarations:
-            declaration.uses = [use for use in declaration.uses if use.module is not module]
-    matched: set[int] = set()
+            declaration.uses = [use for use in declaration.uses if use.module is not modules[name]]
+        for each, found in _paired(gathered, live[name]):
+            if found is not None:
+                _add_uses(gathered, modules, modules[name], found, each)
+
+
+def _paired(
+    gathered: Gathered, live: Iterable[LiveEndpoint]
+) -> list[tuple[LiveEndpoint, Declaration | None]]:
+    """Each live endpoint with its declaration: that of its line, in order where a line made several."""
+    pairs: list[tuple[LiveEndpoint, Declaration | None]] = []
+    taken: set[int] = set()
     for each in live:
-        found = _match(gathered.declarations, each, matched)
-        if found is None and (not is_unsaid or each.path != module.path):
-            continue
-        declaration = found or Declaration(Place(each.path, each.line), each.line, each.variable)
-        if found is None:
-            gathered.declarations.append(declaration)
-        matched.add(id(declaration))
-        if each.path == module.path:
-            _set_options(gathered, sources, module, declaration, each)
-        if is_unsaid:
-            _add_uses(gathered, module, declaration, each)
+        found = None
+        for declaration in gathered.declarations:
+            lines = range(declaration.place.line, declaration.last_line + 1)
+            if declaration.place.path == each.path and each.line in lines and id(declaration) not in taken:
+                found = declaration
+                taken.add(id(declaration))
+                break
+        pairs.append((each, found))
+    return pairs
 
 
-def _match(declarations: Iterable[Declaration], live: LiveEndpoint, matched: set[int]) -> Declaration | None:
-    for each in declarations:
-        here = each.place.path == live.path and each.place.line <= live.line <= each.last_line
-        if here and id(each) not in matched:
-            return each
-    return None
-
-
-def _set_options(
-    gathered: Gathered, sources: Sources, module: Module, declaration: Declaration, live: LiveEndpoint
-) -> None:
+def _set_options(gathered: Gathered, sources: Sources, declaration: Declaration, live: LiveEndpoint) -> None:
     for name, what in live.opaque.items():
         text = f"`{name}` of this Endpoint is {what}, which no manifest can say"
         gathered.problems.append(Problem(declaration.place, text, "give it a value of plain Python"))
@@ -137,22 +140,45 @@ def _live_value(sources: Sources, text: str) -> Any:
     return sources.evaluate(_LIVE, ast.parse(text, mode="eval").body)
 
 
-def _add_uses(gathered: Gathered, module: Module, declaration: Declaration, live: LiveEndpoint) -> None:
+def _add_uses(
+    gathered: Gathered,
+    modules: Mapping[str, Module],
+    module: Module,
+    declared: Declaration,
+    live: LiveEndpoint,
+) -> None:
+    """The functions that `module` gave to the endpoint."""
     for function in live.functions:
-        if function.module != module.name:
+        if function.path != module.path:
             continue
-        bindings = module.bindings.get(function.name, ())
-        found = [
-            each
-            for each in bindings
-            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        ]
-        if found:
-            place = Place(module.path, found[-1].lineno)
-            declaration.uses.append(Use(module, found[-1], place, function.method, function.path))
+        place = Place(function.path, function.line)
+        use = _decorated_at(module, function) or _named(modules.get(function.module), function)
+        if use is not None:
+            declared.uses.append(Use(*use, place, function.method, function.route))
         else:
-            what = f"`{function.name}` is no function of the module's top level, so no worker finds it"
-            gathered.problems.append(Problem(declaration.place, what, "define it there, with def"))
+            what = f"`{function.name}` is no function of a module's top level, so no worker finds it"
+            gathered.problems.append(Problem(place, what, "define it there, with def"))
+
+
+def _decorated_at(module: Module, live: LiveFunction) -> tuple[Module, Definition] | None:
+    """The function with a decorator at that line: what wraps it may have another name."""
+    for definition in _definitions(module):
+        for each in definition.decorator_list:
+            if each.lineno <= live.line <= (each.end_lineno or each.lineno):
+                return module, definition
+    return None
+
+
+def _named(module: Module | None, live: LiveFunction) -> tuple[Module, Definition] | None:
+    """The function of that name, where no decorator is: `api.get("/x")(function)`."""
+    found = [each for each in _definitions(module) if each.name == live.name] if module else []
+    return (module, found[-1]) if module and found else None
+
+
+def _definitions(module: Module) -> Iterator[Definition]:
+    for statement, _ in module.statements():
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield statement
 
 
 def _is_deployed(declaration: Declaration) -> bool:

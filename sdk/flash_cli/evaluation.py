@@ -22,12 +22,16 @@ TIME_LIMIT = 30.0
 
 @dataclass(frozen=True, slots=True)
 class LiveFunction:
-    """A function or a class that was decorated; with a method and a path it is a route's."""
+    """A function or a class that was decorated; with a method and a route it is a handler."""
 
+    path: str
+    line: int
+    """Where a module's top level decorated it."""
     module: str
     name: str
+    """What it says of itself; a wrapper may say something else."""
     method: str | None
-    path: str | None
+    route: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class ImportFailed(Exception):
     """The module could not be imported; the text is one line."""
 
 
-def endpoints_of(root: Path, module: str, time_limit: float = TIME_LIMIT) -> tuple[LiveEndpoint, ...]:
+def endpoints_of(root: Path, module: str) -> tuple[LiveEndpoint, ...]:
     """Import `module` of the project in `root` in a child process. Raises `ImportFailed`."""
     with tempfile.TemporaryDirectory(prefix="flash-") as scratch:
         answer = Path(scratch) / "answer.json"
@@ -63,9 +67,9 @@ def endpoints_of(root: Path, module: str, time_limit: float = TIME_LIMIT) -> tup
             start_new_session=True,
         )
         try:
-            code = process.wait(time_limit)
+            code = process.wait(TIME_LIMIT)
         except subprocess.TimeoutExpired:
-            raise ImportFailed(f"it was not done within {time_limit:g} seconds") from None
+            raise ImportFailed(f"it was not done within {TIME_LIMIT:g} seconds") from None
         finally:
             try:
                 os.killpg(process.pid, signal.SIGKILL)

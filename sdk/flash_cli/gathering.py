@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,8 +11,9 @@ import runpod_flash
 from flash_cli.application import Place
 from flash_cli.declarations import Declaration, Use
 from flash_cli.faults import Problem
+from flash_cli.makers import Makers, calls, is_client
 from flash_cli.source import SDK, Assigned, Definition, Module
-from flash_cli.values import BadValue, Held, Sdk, Sources, Unknowable
+from flash_cli.values import BadValue, Held, Sources, Unknowable
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -39,11 +40,27 @@ class Gathered:
 
 
 def gather(modules: Mapping[str, Module]) -> Gathered:
-    """Read all modules, which are by their names."""
+    """Read the modules, which are by their names, as far as they can have to do with endpoints."""
     gatherer = _Gatherer(Sources(modules))
-    for module in modules.values():
+    for module in _concerned(modules):
         gatherer.read(module)
     return gatherer.gathered
+
+
+def _concerned(modules: Mapping[str, Module]) -> list[Module]:
+    """Those that mention the SDK, and those that import such a one, however many lie between; in order."""
+    importers: dict[str, list[str]] = {}
+    for module in modules.values():
+        for _, dotted, _ in module.imports():
+            importers.setdefault(dotted, []).append(module.name)
+    waiting = [module.name for module in modules.values() if module.mentions_sdk]
+    concerned = set(waiting)
+    while waiting:
+        for name in importers.get(waiting.pop(), ()):
+            if name not in concerned:
+                concerned.add(name)
+                waiting.append(name)
+    return [module for module in modules.values() if module.name in concerned]
 
 
 Owner = Declaration | Literal["made"]
@@ -54,8 +71,8 @@ class _Gatherer:
     def __init__(self, sources: Sources) -> None:
         self.gathered = Gathered()
         self._sources = sources
+        self._makers = Makers(sources)
         self._declared: dict[tuple[str, int, int], Declaration] = {}
-        self._factories: dict[tuple[str, str], bool] = {}
 
     def read(self, module: Module) -> None:
         """Take down the endpoints of a module and its decorators, in the order of the source."""
@@ -85,9 +102,9 @@ class _Gatherer:
         ]
         found = False
         for name, its in names:
-            if isinstance(its, ast.Call) and self._is_endpoint(module, its.func):
+            if isinstance(its, ast.Call) and self._makers.is_endpoint(module, its.func):
                 found = True
-                if _is_client(its) or not in_block:
+                if is_client(its) or not in_block:
                     self._declare(module, its, name)
                 else:
                     self._doubt(module, its, "an endpoint that is made in a block")
@@ -95,7 +112,7 @@ class _Gatherer:
             self._read_expression(module, value)
 
     def _read_expression(self, module: Module, node: ast.expr) -> None:
-        if self._is_making(module, node):
+        if self._makers.is_making(module, node):
             self._doubt(module, node, "an endpoint that a function, a loop or an expression makes")
         elif self._is_registering(module, node):
             self._doubt(module, node, "the routes that are added here")
@@ -105,7 +122,7 @@ class _Gatherer:
             self._read_decorator(module, definition, decorator, in_block)
         if isinstance(definition, ast.ClassDef):
             for inner in definition.body:
-                if not isinstance(inner, _DEFINITIONS) and self._is_making(module, inner):
+                if not isinstance(inner, _DEFINITIONS) and self._makers.is_making(module, inner):
                     self._doubt(module, inner, "an endpoint of a class")
 
     def _read_decorator(
@@ -113,7 +130,7 @@ class _Gatherer:
     ) -> None:
         call = decorator if isinstance(decorator, ast.Call) else None
         function = call.func if call else decorator
-        if self._is_endpoint(module, function):
+        if self._makers.is_endpoint(module, function):
             if call is None:
                 return self._refuse(
                     module.place(decorator), "@Endpoint needs its arguments", "write @Endpoint(name=…)"
@@ -128,6 +145,8 @@ class _Gatherer:
             owner = self._owner(module, function.value)
             if owner is not None:
                 self._route(module, definition, decorator, function.attr, "made" if in_block else owner)
+        elif isinstance(function, ast.Name) and self._is_method(module, function):
+            self._doubt(module, decorator, "whose route this is")
         return None
 
     def _decorate(self, module: Module, definition: Definition, decorator: ast.expr, owner: Owner) -> None:
@@ -188,7 +207,7 @@ class _Gatherer:
             declaration.options = self._arguments(module, call)
             declaration.is_known = True
         except Unknowable as error:
-            if _is_client(call):
+            if is_client(call):
                 declaration.options = {"id": ""}
             else:
                 what = f"{_argument(call, error.node)} of this Endpoint, `{error}`,"
@@ -203,17 +222,14 @@ class _Gatherer:
             raise BadValue(module, call, "Endpoint() takes one positional argument, its name")
         return {**({"name": positional[0]} if positional else {}), **self._sources.arguments(module, call)}
 
-    def _is_endpoint(self, module: Module, node: ast.expr) -> bool:
-        return self._sources.resolve(module, node) == Sdk("Endpoint")
-
     def _owner(self, module: Module, node: ast.expr, depth: int = _DEEPEST) -> Owner | None:
         """The endpoint that an expression stands for."""
-        if isinstance(node, ast.Call) and self._is_endpoint(module, node.func):
+        if isinstance(node, ast.Call) and self._makers.is_endpoint(module, node.func):
             return self._declare(module, node, None)
         held = self._sources.resolve(module, node)
         if not isinstance(held, Held) or not depth:
             inside = node.value if isinstance(node, ast.Attribute | ast.Subscript) else None
-            if self._is_making(module, node):
+            if self._makers.is_making(module, node):
                 return "made"
             # An element of a collection of endpoints, but no attribute of one endpoint.
             owner = self._owner(module, inside, depth - 1) if inside is not None and depth else None
@@ -222,7 +238,7 @@ class _Gatherer:
         assigned = [each for each in bindings if isinstance(each, Assigned)]
         earlier = [each for each in assigned if held.module is not module or each.line <= node.lineno]
         if earlier and not earlier[-1].in_block and (value := earlier[-1].value) is not None:
-            if isinstance(value, ast.Call) and self._is_endpoint(held.module, value.func):
+            if isinstance(value, ast.Call) and self._makers.is_endpoint(held.module, value.func):
                 return self._declare(held.module, value, held.name)
             if isinstance(value, ast.Name | ast.Attribute):
                 return self._owner(held.module, value, depth - 1)
@@ -232,11 +248,20 @@ class _Gatherer:
     def _has_to_do(self, module: Module, node: ast.expr, depth: int = _DEEPEST) -> bool:
         """Whether it makes endpoints or is made of some: a collection, a loop's iterable, a wrapper."""
         names = (each for each in ast.walk(node) if isinstance(each, ast.Name))
-        return self._is_making(module, node) or any(self._owner(module, name, depth) for name in names)
+        return self._makers.is_making(module, node) or any(self._owner(module, name, depth) for name in names)
+
+    def _is_method(self, module: Module, node: ast.Name) -> bool:
+        """Whether it is a name for something of an endpoint's: `get = api.get`."""
+        held = self._sources.resolve(module, node)
+        return isinstance(held, Held) and any(
+            self._has_to_do(held.module, each.value)
+            for each in held.module.bindings[held.name]
+            if isinstance(each, Assigned) and each.value is not None
+        )
 
     def _is_registering(self, module: Module, node: ast.expr) -> bool:
         """Whether it adds routes without a decorator: `api.get("/x")(function)`, `add_routes(api)`."""
-        for call in _calls(node):
+        for call in calls(node):
             if isinstance(call.func, ast.Call) and isinstance(call.func.func, ast.Attribute):
                 if self._owner(module, call.func.func.value) is not None:
                     return True
@@ -246,29 +271,6 @@ class _Gatherer:
                     return True
         return False
 
-    def _is_making(self, module: Module, node: ast.AST) -> bool:
-        """Whether it makes endpoints, itself or by calling functions of the project's that do."""
-        return any(
-            (self._is_endpoint(module, call.func) and not _is_client(call))
-            or self._is_factory(module, call.func)
-            for call in _calls(node)
-        )
-
-    def _is_factory(self, module: Module, node: ast.expr) -> bool:
-        held = self._sources.resolve(module, node)
-        if not isinstance(held, Held):
-            return False
-        key = (held.module.name, held.name)
-        if key not in self._factories:
-            self._factories[key] = False  # while it is looked at: a function may call itself
-            self._factories[key] = any(
-                self._is_making(held.module, inner)
-                for binding in held.module.bindings[held.name]
-                if isinstance(binding, _DEFINITIONS)
-                for inner in binding.body
-            )
-        return self._factories[key]
-
     def _doubt(self, module: Module, node: ast.stmt | ast.expr, what: str) -> None:
         self.gathered.doubts.setdefault(module.name, Doubt(module.place(node), what))
         self.gathered.unsaid.add(module.name)
@@ -277,16 +279,8 @@ class _Gatherer:
         self.gathered.problems.append(Problem(place, what, remedy))
 
 
-def _calls(node: ast.AST) -> Iterator[ast.Call]:
-    return (each for each in ast.walk(node) if isinstance(each, ast.Call))
-
-
 def _function(decorator: ast.expr) -> ast.expr:
     return decorator.func if isinstance(decorator, ast.Call) else decorator
-
-
-def _is_client(call: ast.Call) -> bool:
-    return any(keyword.arg == "id" for keyword in call.keywords)
 
 
 def _argument(call: ast.Call, node: ast.expr) -> str:

@@ -50,7 +50,7 @@ class _Recorder:
         @functools.wraps(call)
         def decorate(endpoint: Endpoint, target: Any) -> Any:
             result = call(endpoint, target)
-            self._decorated(endpoint, target, None, None)
+            self._decorated(endpoint, target, None, None, sys._getframe(1))
             return result
 
         Endpoint.__init__ = init  # type: ignore[method-assign, assignment]
@@ -74,7 +74,7 @@ class _Recorder:
 
             def decorate(target: Any) -> Any:
                 result = decorator(target)
-                self._decorated(endpoint, target, name.upper(), path)
+                self._decorated(endpoint, target, name.upper(), path, sys._getframe(1))
                 return result
 
             return decorate
@@ -103,12 +103,16 @@ class _Recorder:
         self._by_id[id(endpoint)] = entry
         self.endpoints.append(endpoint)  # as long as it lives, its id is its own
 
-    def _decorated(self, endpoint: Endpoint, target: Any, method: str | None, path: str | None) -> None:
+    def _decorated(
+        self, endpoint: Endpoint, target: Any, method: str | None, path: str | None, frame: FrameType
+    ) -> None:
         if id(endpoint) in self._by_id:
             original = inspect.unwrap(target) if callable(target) else target
+            place = self._place(frame)
             module = getattr(original, "__module__", None) or ""
             name = getattr(original, "__qualname__", None) or repr(target)[:100]
-            self._by_id[id(endpoint)]["functions"].append([module, name, method, path])
+            entry = [*(place or ("", 0)), module, name, method, path]
+            self._by_id[id(endpoint)]["functions"].append(entry)
 
 
 def expression(value: Any, depth: int = 20) -> str:

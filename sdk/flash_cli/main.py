@@ -56,7 +56,7 @@ def build(
         epoch=_epoch(os.environ.get("SOURCE_DATE_EPOCH", "0")),
     )
     built = building.build(project, options, say=lambda step: typer.echo(step, err=True))
-    report.show(built, project, Console())
+    report.show(built, project, Console(width=None if sys.stdout.isatty() else 200))
 
 
 @app.command()

@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from runpod_flash import CpuInstanceType, DataCenter, Endpoint, GpuGroup, GpuType, NetworkVolume, PodTemplate
+from runpod_flash import (
+    CpuInstanceType,
+    CudaVersion,
+    DataCenter,
+    Endpoint,
+    GpuGroup,
+    GpuType,
+    NetworkVolume,
+    PodTemplate,
+)
 
 _POOLS: dict[GpuGroup, tuple[GpuType, ...]] = {
     GpuGroup.ADA_24: (GpuType.NVIDIA_GEFORCE_RTX_4090,),
@@ -59,7 +68,10 @@ def resource_type(endpoint: Endpoint, is_load_balanced: bool) -> str:
 
 
 def placement_of(endpoint: Endpoint, is_load_balanced: bool, python: str) -> Iterator[tuple[str, Any]]:
-    """Keys and values, in the vendor's order; `python` is the version of its worker image."""
+    """Keys and values, in the vendor's order; `python` is the version of its worker image.
+
+    Raises `ValueError`, `TypeError` or `AttributeError` where the endpoint was given what is no such value.
+    """
     if endpoint.max_concurrency > 1 and not is_load_balanced:
         yield "max_concurrency", endpoint.max_concurrency
     yield "imageName", endpoint.image or f"{_IMAGES[is_load_balanced, endpoint.is_cpu]}:py{python}-latest"
@@ -70,13 +82,13 @@ def placement_of(endpoint: Endpoint, is_load_balanced: bool, python: str) -> Ite
     yield "workersMin", endpoint.workers_min
     yield "workersMax", endpoint.workers_max
     yield "idleTimeout", endpoint.idle_timeout
-    yield "scalerType", endpoint.scaler_type.value
+    yield "scalerType", _value(endpoint.scaler_type)
     yield "scalerValue", endpoint.scaler_value
     if endpoint.datacenter:
         yield "locations", ",".join(each.value for each in datacenters(endpoint.datacenter))
     if not endpoint.is_cpu:
-        version = endpoint.min_cuda_version
-        yield "minCudaVersion", "12.8" if version is None else getattr(version, "value", version)
+        asked = endpoint.min_cuda_version
+        yield "minCudaVersion", "12.8" if asked is None else CudaVersion(_value(asked)).value
     if endpoint.env is not None:
         yield "env", dict(endpoint.env)
     if endpoint.volume:
@@ -101,6 +113,11 @@ def datacenters(given: DataCenter | str | Iterable[DataCenter | str]) -> list[Da
     """What `Endpoint(datacenter=…)` takes, as a list. Raises `ValueError` for a name that is none."""
     several = [given] if isinstance(given, str) else list(given)
     return [each if isinstance(each, DataCenter) else DataCenter.from_string(each) for each in several]
+
+
+def _value(given: Any) -> Any:
+    """An enum's value, or what was given instead of one."""
+    return getattr(given, "value", given)
 
 
 def _volume(volume: NetworkVolume) -> dict[str, Any]:

@@ -19,7 +19,7 @@ CONFIG = "pyproject.toml"
 MANIFEST = "flash_manifest.json"
 OUTPUT = ".flash"
 
-_NEVER = (".git/", f"/{OUTPUT}/", f"/{MANIFEST}", "__pycache__/", "*.py[cod]", ".env", ".env.*", ".venv/")
+_NEVER = (".git", f"/{OUTPUT}/", f"/{MANIFEST}", "__pycache__/", "*.py[cod]", ".env", ".env.*", ".venv/")
 """What no artifact may have, whatever a .gitignore says: secrets, history, and what is made again anyway."""
 _SELDOM = (
     *(".runpod/", "*.tar.gz", ".gitignore", ".gitattributes", ".DS_Store", "node_modules/"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import functools
 import warnings
 from collections.abc import Iterator, Mapping
@@ -44,8 +45,9 @@ Binding = Imported | Assigned | ast.FunctionDef | ast.AsyncFunctionDef | ast.Cla
 class Module:
     """One file of the project, parsed. Nothing of it is imported."""
 
-    def __init__(self, path: str, tree: ast.Module) -> None:
+    def __init__(self, path: str, tree: ast.Module, *, mentions_sdk: bool = True) -> None:
         self.path = path
+        self.mentions_sdk = mentions_sdk
         self.name = Place(path, 1).module
         self.tree = tree
         self._is_package = path.endswith("__init__.py")
@@ -86,10 +88,31 @@ class Module:
                     names.update(_root(node.value))
         return frozenset(names)
 
+    @functools.cached_property
+    def lent(self) -> frozenset[str]:
+        """Names whose value something else may hold, and change: another name, or a function that got it."""
+        names: set[str] = set()
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Assign | ast.Return) and isinstance(node.value, ast.Name):
+                names.add(node.value.id)
+            elif isinstance(node, ast.Call) and not _is_builtin(node.func):
+                names.update(each.id for each in node.args if isinstance(each, ast.Name))
+        return frozenset(names)
+
     def statements(self) -> Iterator[tuple[ast.stmt, bool]]:
         """The top level's statements, and whether each is in a block, so that it may run never or often."""
         for statement in self.tree.body:
             yield from _unfolded(statement, in_block=False)
+
+    def imports(self) -> Iterator[tuple[ast.stmt, str, bool]]:
+        """Each name that the top level imports, and whether in a block; of `from a import b`, a and a.b."""
+        for statement, in_block in self.statements():
+            if isinstance(statement, ast.Import):
+                yield from ((statement, alias.name, in_block) for alias in statement.names)
+            elif isinstance(statement, ast.ImportFrom):
+                base = self._absolute(statement)
+                yield statement, base, in_block
+                yield from ((statement, f"{base}.{alias.name}", in_block) for alias in statement.names)
 
     def bound(self, statement: ast.stmt, in_block: bool) -> Iterator[tuple[str, Binding]]:
         """The names that a statement binds by itself, its block left out."""
@@ -132,7 +155,7 @@ def read(root: Path, path: str) -> Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an escape sequence in a string is no matter of a build
-            return Module(path, ast.parse(source))
+            return Module(path, ast.parse(source), mentions_sdk=SDK.encode() in source)
     except SyntaxError as error:
         # The text itself is not in `error.text` where it came as bytes.
         lines = source.decode("utf-8", "replace").splitlines()
@@ -143,6 +166,10 @@ def read(root: Path, path: str) -> Module:
         raise SourceFault(
             Problem(Place(path, 1), f"the file is no Python source: {error}", "mend it")
         ) from error
+
+
+def _is_builtin(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and hasattr(builtins, node.id)
 
 
 def is_main_guard(node: ast.stmt) -> bool:

@@ -78,12 +78,15 @@ class Sources:
 
     def resolve(self, module: Module, node: ast.expr) -> Sdk | Held | Whole | None:
         """What a name, plain or dotted, leads to; None where that is none of these."""
+        return self._resolve(module, node, _DEEPEST)
+
+    def _resolve(self, module: Module, node: ast.expr | None, depth: int) -> Sdk | Held | Whole | None:
         if isinstance(node, ast.Name):
-            return self._follow(module, node.id, _DEEPEST)
+            return self._follow(module, node.id, depth)
         if isinstance(node, ast.Attribute):
-            base = self.resolve(module, node.value)
+            base = self._resolve(module, node.value, depth)
             if isinstance(base, Whole):
-                return self._member(base.name, node.attr, _DEEPEST)
+                return self._member(base.name, node.attr, depth)
         return None
 
     def _follow(self, module: Module, name: str, depth: int) -> Sdk | Held | Whole | None:
@@ -92,6 +95,10 @@ class Sources:
             # `try: from x import y; except ImportError: y = None` means x's.
             sure = [each for each in bindings if not (isinstance(each, Assigned) and each.in_block)]
             last = (sure or bindings)[-1]
+            if isinstance(last, Assigned) and len(bindings) == 1 and depth:
+                aliased = self._resolve(module, last.value, depth - 1)
+                if isinstance(aliased, Sdk):  # `Endpoint = runpod_flash.Endpoint`
+                    return aliased
             if not isinstance(last, Imported):
                 return Held(module, name)
             if last.attribute is None:
@@ -156,6 +163,10 @@ class Sources:
                     return self._named(module, node, depth)
                 case ast.Call():
                     return self._called(module, node, spread(node.args), depth)
+        except Unknowable as error:
+            if error.node in (getattr(node, "value", None), getattr(node, "func", None)):
+                raise Unknowable(module, node) from None  # `os.environ["A"]` says more than `os`
+            raise
         except (TypeError, ArithmeticError, LookupError, ValueError) as error:
             if isinstance(error, ValueError) and isinstance(node, ast.Call):
                 raise BadValue(module, node, str(error)) from None
@@ -184,7 +195,9 @@ class Sources:
                 isinstance(only, Assigned) and not only.in_block and found.name not in found.module.changed
             )
             if fixed and isinstance(only, Assigned) and only.value is not None:
-                return self.evaluate(found.module, only.value, depth - 1)
+                value = self.evaluate(found.module, only.value, depth - 1)
+                if not isinstance(value, list | dict | set) or found.name not in found.module.lent:
+                    return value
         elif isinstance(found, Sdk):
             return _sdk(module, node, found.name)
         elif isinstance(node, ast.Attribute):

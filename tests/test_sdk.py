@@ -1,5 +1,6 @@
 """The authoring side: what a module with handlers needs, as the vendor's has it, and light."""
 
+import asyncio
 import importlib
 import inspect
 import json
@@ -122,8 +123,94 @@ def test_what_it_lacks_is_a_fault_with_the_remedy():
     assert not hasattr(runpod_flash, "create_resource")
 
 
-def test_a_call_of_an_endpoint_elsewhere_says_that_it_is_not_provided():
-    with pytest.raises(NotImplementedError, match="FLASH_SDK=artifact"):
-        Endpoint(id="abc").get("/x")
-    with pytest.raises(NotImplementedError, match="FLASH_SDK=artifact"):
-        Endpoint(id="abc").runsync({})
+@pytest.mark.parametrize("name", ["head", "options", "route", "websocket"])
+def test_a_method_that_there_is_not_is_refused_with_those_there_are(name):
+    api = Endpoint(name="api")
+    assert not hasattr(api, name)
+    with pytest.raises(AttributeError, match=rf"no '{name}' at .*test_sdk\.py:\d+.*\.get\(path\), \.post"):
+        getattr(api, name)("/x")
+
+
+async def calculate(operation: str, a: int, b: int) -> int:
+    return {"add": a + b, "multiply": a * b}[operation]
+
+
+def test_a_decorated_function_is_called_as_before():
+    decorated = Endpoint(name="test-api", cpu="cpu3c-1-2").post("/calculate")(calculate)
+    assert asyncio.run(decorated("add", 5, 3)) == 8
+
+
+ARGUMENTS = [
+    {"gpu": ["x"]},
+    {"gpu": []},
+    {"cpu": []},
+    {"cpu": 5},
+    {"cpu": ["cpu3c-1-2", "cpu5c-2-4"]},
+    {"cpu": ("cpu3c-1-2",)},
+    {"workers": 0},
+    {"workers": (1, 2, 3)},
+    {"workers": [1, 2]},
+    {"workers": 2.5},
+    {"workers": True},
+    {"idle_timeout": 0},
+    {"idle_timeout": 1},
+    {"idle_timeout": 3600},
+    {"idle_timeout": 3601},
+    {"gpu_count": 0},
+    {"scaler_value": 0},
+    {"scaler_type": "REQUEST_COUNT"},
+    {"scaler_type": "x"},
+    {"min_cuda_version": "99"},
+    {"min_cuda_version": "12.4"},
+    {"min_cuda_version": None},
+    {"execution_timeout_ms": -1},
+    {"env": {"A": 1}},
+    {"env": {"A": "1"}},
+    {"env": 5},
+    {"datacenter": "zz"},
+    {"datacenter": "eu-ro-1"},
+    {"datacenter": ["EU-RO-1", "US_CA_2"]},
+    {"datacenter": "US-CA-2", "cpu": "cpu3c-1-2"},
+    {"datacenter": "EU-RO-1", "cpu": "cpu3c-1-2"},
+    {"volume": 3},
+    {"volume": [1]},
+    {"max_concurrency": 0},
+    {"max_concurrency": 5},
+    {"dependencies": ["numpy"]},
+    {"system_dependencies": ["ffmpeg"]},
+    {"flashboot": False, "accelerate_downloads": False},
+]
+
+
+def refused(arguments: list[dict[str, object]]) -> list[bool]:
+    """For each of the arguments, whether an endpoint with a route cannot have them."""
+    from runpod_flash import Endpoint
+
+    found = []
+    for each in arguments:
+        try:
+            Endpoint(name="api", **each).get("/x")(lambda: None)
+        except ValueError:
+            found.append(True)
+        else:
+            found.append(False)
+    return found
+
+
+@pytest.mark.vendor
+def test_what_the_vendor_refuses_is_refused_and_nothing_else():
+    code = f"import json\n{inspect.getsource(refused)}\nprint(json.dumps(refused({ARGUMENTS!r})))"
+    assert refused(ARGUMENTS) == json.loads(vendor.run_python(code))
+
+
+def test_a_value_that_cannot_be_is_refused_with_the_line_and_what_is_allowed():
+    with pytest.raises(ValueError, match=r"'zz' is none of cpu3g-1-4, .* at .*test_sdk\.py:\d+"):
+        Endpoint(cpu="zz")
+    with pytest.raises(ValueError, match="must be a list of strings, got 'numpy'"):
+        Endpoint(dependencies="numpy")
+
+
+def test_a_refused_environment_is_not_shown():
+    with pytest.raises(ValueError, match="env must be") as caught:
+        Endpoint(env={"TOKEN": b"secret"})
+    assert "secret" not in str(caught.value)

@@ -23,8 +23,8 @@ from gunicorn.errors import HaltServer
 
 from flash_runtime.deadlines import MARGIN_SECONDS, Deadlines
 from flash_runtime.devices import Slot
-from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, boot_timeout_fault
-from flash_runtime.keeping import BOOT_TRIES, Keeping, WorkerProcess, limit_with_jitter
+from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, Fault, boot_timeout_fault
+from flash_runtime.keeping import Keeping, WorkerProcess, limit_with_jitter
 from flash_runtime.processes import describe_end, end_children_of, scratch_directory, stop_signals_held
 from flash_runtime.renewals import Renewals
 from flash_runtime.scoreboard import Outcome, Phase, Record, State
@@ -155,9 +155,14 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 self.kill_worker(worker.pid, signal.SIGKILL)
 
     def handle_hup(self) -> None:
-        """SIGHUP replaces every worker, one by one, so that each imports the application anew."""
+        """SIGHUP replaces every worker, one by one: each imports the application anew, as it is now."""
         log.info("told to replace the workers, one by one")
-        self._renewals.ask_for_all()
+        try:
+            self._launch = self._launch.read_again()
+        except Fault as fault:
+            log.error("%s, and the workers serve on", fault)
+        else:
+            self._renewals.ask_for_all()
 
     def _keep_health(self) -> None:
         if self._health_pid == 0:
@@ -210,7 +215,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._board.cut_by_kill += cut
         if self._stopping:
             return
-        how = f"worker of slot {keeping.slot.number} ended ({_how_ended(worker, status)})"
+        how = f"worker of slot {keeping.slot.number} ended ({worker.how_ended(status)})"
         if worker.told_at is not None:
             level = logging.INFO if os.WIFEXITED(status) and not cut else logging.ERROR
             log.log(level, "%s, as it was told; requests in flight: %d", how, cut)
@@ -258,7 +263,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         if self._boot_fault is None or self._board.any_ready():
             return
         tried_all = all(
-            each.given_up or (each.boots_failed >= BOOT_TRIES and each.worker is None)
+            each.given_up or (each.boots_failed >= self._settings.boot_tries and each.worker is None)
             for each in self._keeping
         )
         # A fault of the artifact's is the same at every try; one of user code may be the network's.
@@ -345,10 +350,6 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         log.warning("this signal does nothing here: slots are fixed and settings are read once, at start")
 
     handle_ttin = handle_ttou = handle_usr1 = handle_usr2 = handle_winch = _ignore
-
-
-def _how_ended(worker: WorkerProcess, status: int) -> str:
-    return f"killed, since {worker.killed_for}" if worker.killed_for else describe_end(status)
 
 
 class _Application(BaseApplication):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What the source of an application declares: endpoints, their routes and functions, and where each is written.
+"""What the source of an application declares: endpoints, routes and functions, and where each is written.
 
 `discovery.py` makes these records; the manifest, the development server and the deployments read them.
 """

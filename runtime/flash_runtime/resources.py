@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from flash_runtime.errors import ManifestFault
-from flash_runtime.manifest import PATH_PARAMETER, Manifest, Resource
+from flash_runtime.manifest import Manifest, Resource
+from flash_runtime.paths import parameters_of
 from flash_runtime.settings import EVERY_RESOURCE
 
 
@@ -26,7 +27,7 @@ class Route:
     @property
     def path_parameters(self) -> tuple[str, ...]:
         """The names in braces in the path, in its order."""
-        return tuple(PATH_PARAMETER.findall(self.path))
+        return parameters_of(self.path)
 
 
 @dataclass(frozen=True, slots=True)

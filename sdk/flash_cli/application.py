@@ -1,4 +1,4 @@
-"""What the source of an application declares: endpoints, routes and functions, and where each is written.
+"""What the source of an application declares: endpoints, their routes and functions, each with its place.
 
 `discovery.py` makes these records; the manifest, the development server and the deployments read them.
 """
@@ -20,6 +20,12 @@ class Place:
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line}"
+
+    @property
+    def module(self) -> str:
+        """The file's module, as it is imported from the project's root."""
+        parts = self.path.removesuffix(".py").split("/")
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ class DeclaredEndpoint:
     @property
     def module(self) -> str:
         """The module that declares it."""
-        return self.functions[0].module
+        return self.place.module
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -24,9 +25,62 @@ _HERE = Path()
 
 
 @app.command()
-def build(directory: Directory = _HERE) -> None:
+def build(
+    directory: Directory = _HERE,
+    python_version: Annotated[str, typer.Option(help="Python of the image: 3.11, 3.12 or 3.13.")] = "3.12",
+    platform: Annotated[str, typer.Option(help="linux/amd64 or linux/arm64.")] = "linux/amd64",
+    exclude: Annotated[
+        str, typer.Option(help="Packages to leave out, separated by commas. Torch and its kin always are.")
+    ] = "",
+    no_deps: Annotated[
+        bool, typer.Option("--no-deps", help="Leave out what the dependencies depend on.")
+    ] = False,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="The artifact's name in .flash, or its path.")
+    ] = "artifact.tar.gz",
+) -> None:
     """Package the application for the worker's image."""
-    raise NotImplementedError(directory)
+    from rich.console import Console
+
+    from flash_cli import build as building
+    from flash_cli import report
+    from flash_cli.project import Project
+
+    project = Project.find(directory)
+    options = building.BuildOptions(
+        python=python_version,
+        platform=platform,
+        exclude=tuple(name for name in (each.strip() for each in exclude.split(",")) if name),
+        no_deps=no_deps,
+        output=output,
+        epoch=_epoch(os.environ.get("SOURCE_DATE_EPOCH", "0")),
+    )
+    built = building.build(project, options, say=lambda step: typer.echo(step, err=True))
+    report.show(built, project, Console())
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="The project's name, or . for this directory.")],
+    directory: Directory = _HERE,
+) -> None:
+    """Write a project that `flash run` serves at once."""
+    from flash_cli.init import write_project
+
+    typer.echo(write_project(directory, name))
+
+
+def _epoch(text: str) -> int:
+    """SOURCE_DATE_EPOCH: https://reproducible-builds.org."""
+    from flash_cli.faults import ConfigFault
+
+    if text.isascii() and text.isdecimal() and int(text) < 2**32:
+        return int(text)
+    raise ConfigFault(
+        f"SOURCE_DATE_EPOCH={text[:40]!r} is no time.",
+        where="the environment (SOURCE_DATE_EPOCH)",
+        remedy="give seconds since 1970, or unset it.",
+    )
 
 
 Environment = Annotated[

@@ -18,14 +18,13 @@ from runpod_flash.hardware import (
     GpuType,
     ServerlessScalerType,
 )
+from runpod_flash.paths import path_problem
 from runpod_flash.records import NetworkVolume, PodTemplate
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 DEFAULT_WORKERS_MIN = 0
 DEFAULT_WORKERS_MAX = 1
-
-_RESERVED_PATHS = ("/execute", "/ping")
 
 
 class Endpoint:
@@ -202,13 +201,9 @@ class Endpoint:
             raise ValueError(
                 f"name is required for load-balanced endpoints{where}. Fix: Endpoint(name='my-api', ...)"
             )
-        if not path.startswith("/"):
-            raise ValueError(f"path must start with '/', got: {path!r}{where}. Fix: {'/' + path!r}")
-        if path in _RESERVED_PATHS:
-            raise ValueError(
-                f"path {path!r} is reserved by the framework{where}, as are {' and '.join(_RESERVED_PATHS)}. "
-                "Fix: choose another path"
-            )
+        problem = path_problem(path)
+        if problem is not None:
+            raise ValueError(f"{problem[0]}{where}. Fix: {problem[1]}")
         if self._decorated:
             raise ValueError(
                 f"cannot add routes after using Endpoint as a direct decorator{where}. "

@@ -31,17 +31,17 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
-def deploy(directory: Path, env: str | None, timeout: float) -> None:
+def deploy(directory: Path, env: str | None, timeout: float, exclude: str, no_deps: bool) -> None:
     """Build, bring it to the environment's target, and print how it is called. Raises `Fault`."""
     project = Project.find(directory)
     environment = environment_of(project.config, env or the_only_one(project.config))
     target = target_of(environment, project.name, project.root)
-    application, artifact = _built(project)
+    application, artifact = _built(project, environment, target, exclude, no_deps)
     urls = bring(application, artifact, environment, target, timeout)
     _record(project.root, environment.name, urls)
 
 
-def preview(directory: Path, env: str | None, timeout: float) -> None:
+def preview(directory: Path, env: str | None, timeout: float, exclude: str, no_deps: bool) -> None:
     """The same in containers of this machine, with their logs, until Ctrl-C or SIGTERM; nothing is left."""
     project = Project.find(directory)
     environment = _for_preview(environment_of(project.config, env or PREVIEW))
@@ -53,7 +53,7 @@ def preview(directory: Path, env: str | None, timeout: float) -> None:
         say("this engine has no GPUs (no NVIDIA runtime): endpoints with gpu= run without one")
         environment = dataclasses.replace(environment, gpus=False)
         target = DockerTarget(environment, project.name)
-    application, artifact = _built(project)
+    application, artifact = _built(project, environment, target, exclude, no_deps)
     run_preview(application, artifact, environment, target, timeout)
 
 
@@ -68,7 +68,7 @@ def run_preview(
             say("Ctrl-C ends it and removes everything")
             _show(target.logs(None, follow=True, lines=100), names)
             raise TargetFault(
-                "every worker has ended", where="the log above", remedy="mend what it says, and start again"
+                "Every worker has ended.", where="the log above", remedy="mend what it says, and start again."
             )
         except KeyboardInterrupt:
             say("")
@@ -139,7 +139,7 @@ def logs(directory: Path, env: str | None, endpoint: str | None, follow: bool, l
 def undeploy(directory: Path, env: str | None, endpoint: str | None, everything: bool, yes: bool) -> None:
     """Take an endpoint, or all of them, away; asks before, unless told not to."""
     if (endpoint is None) != everything:
-        raise UsageFault("what is to go?", remedy="`flash undeploy ENDPOINT`, or `flash undeploy --all`")
+        raise UsageFault("What is to go?", remedy="`flash undeploy ENDPOINT`, or `flash undeploy --all`.")
     project, environment, target = _deployed(directory, env)
     names = [state.endpoint for state in target.status()]
     if everything and not names:
@@ -153,10 +153,20 @@ def undeploy(directory: Path, env: str | None, endpoint: str | None, everything:
     _record(project.root, environment.name, dict.fromkeys(going))
 
 
-def _built(project: Project) -> tuple[Application, Path]:
-    from flash_cli.build import build
+def _built(
+    project: Project, environment: Environment, target: Target, exclude: str, no_deps: bool
+) -> tuple[Application, Path]:
+    from flash_cli.build import BuildOptions, build
 
-    built = build(project)
+    options = BuildOptions(
+        python=environment.python,
+        platform=target.platform,
+        exclude=tuple(each.strip() for each in exclude.split(",") if each.strip()),
+        no_deps=no_deps,
+    )
+    built = build(project, options, say)
+    for note in built.notes:
+        say(note)
     return built.application, built.artifact
 
 
@@ -174,6 +184,7 @@ def _for_preview(environment: Environment) -> DockerEnvironment:
         host=host,
         image=environment.image,
         gpu_image=environment.gpu_image,
+        python=environment.python,
         gpus=environment.gpus,
         env=MappingProxyType({"LOG_FORMAT": "text", **environment.env}),
         secrets=environment.secrets,
@@ -202,9 +213,9 @@ def _show(lines: Iterator[tuple[str, str]], names: list[str], *, prefix: bool = 
 def _known(endpoint: str | None, names: list[str], environment: Environment) -> None:
     if endpoint is not None and endpoint not in names:
         raise ConfigFault(
-            f"no endpoint {endpoint!r} is deployed to {environment.name}",
+            f"No endpoint {endpoint!r} is deployed to {environment.name}.",
             where=f"--env {environment.name}",
-            remedy=f"one of {', '.join(names)}" if names else "deploy first: `flash deploy`",
+            remedy=f"name one of {', '.join(names)}." if names else "deploy first: `flash deploy`.",
         )
 
 
@@ -212,7 +223,7 @@ def _confirm(question: str) -> None:
     import typer
 
     if not sys.stdin.isatty():
-        raise UsageFault("nobody is here to confirm it", where="standard input", remedy="add --yes")
+        raise UsageFault("Nobody is here to confirm it.", where="standard input", remedy="add --yes.")
     typer.confirm(question, abort=True)
 
 
@@ -233,7 +244,7 @@ def _record(root: Path, env: str, urls: Mapping[str, str | None]) -> None:
         part.replace(path)
     except OSError as error:
         raise OutputFault(
-            f"what is deployed cannot be written down: {error.strerror}",
+            f"What is deployed cannot be written down: {error.strerror}.",
             where=str(path),
-            remedy="make the directory writable, and deploy again",
+            remedy="make the directory writable, and deploy again.",
         ) from None

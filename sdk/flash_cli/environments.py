@@ -13,12 +13,13 @@ from types import MappingProxyType
 from typing import Any
 
 from flash_cli.faults import ConfigFault
+from flash_cli.images import DEFAULT_PLATFORM, DEFAULT_PYTHON, PLATFORMS, PYTHONS
 
 PREVIEW = "preview"
 """The environment of `flash deploy --preview`, which needs no table."""
 
 _NO_TABLE = """\
-add these lines to pyproject.toml, or try `flash deploy --preview`:
+add these lines to pyproject.toml, or try `flash deploy --preview`.
 
     [tool.flash.env.{name}]
     target = "docker"      # or "kubernetes"
@@ -93,6 +94,8 @@ class Environment:
     image: str = _key(_text, "flash-runtime:cpu")
     """The worker's image, for endpoints with `cpu=`."""
     gpu_image: str = _key(_text, "flash-runtime:cuda")
+    python: str = _key(_one_of(*PYTHONS), DEFAULT_PYTHON)
+    """The images' Python, which the artifact is built for."""
     gpus: bool = _key(_switch, True)
     """Off: endpoints with `gpu=` run on `image` without one, on a machine that has none."""
     env: Mapping[str, str] = _key(_variables, MappingProxyType({}))
@@ -122,6 +125,8 @@ class KubernetesEnvironment(Environment):
 
     context: str | None = _key(_text)
     """Of the kubeconfig; without one, objects are written and not applied."""
+    platform: str = _key(_one_of(*PLATFORMS), DEFAULT_PLATFORM)
+    """Of the cluster's machines."""
     namespace: str = _key(_text, "default")
     artifact: str = _key(_one_of("image", "volume"), "image")
     """How it comes into a pod: in an image that is built for it, or on a volume."""
@@ -144,27 +149,31 @@ def environment_of(config: Mapping[str, Any], name: str) -> Environment:
             return DockerEnvironment(name=PREVIEW)
         known = ", ".join(sorted(tables))
         raise ConfigFault(
-            f"there is no environment {name!r}; there are: {known}"
+            f"There is no environment {name!r}; there are: {known}."
             if known
-            else "no environment is configured",
+            else "No environment is configured.",
             where=f"pyproject.toml, [tool.flash.env.{name}]",
-            remedy=f"--env {sorted(tables)[0]}, or a table for it" if known else _NO_TABLE.format(name=name),
+            remedy=f"use --env {sorted(tables)[0]}, or add a table for it."
+            if known
+            else _NO_TABLE.format(name=name),
         )
     where = f"pyproject.toml, [tool.flash.env.{name}]"
     table = tables[name]
     if not isinstance(table, dict):
-        raise ConfigFault(f"{name} is no table", where=where, remedy=_NO_TABLE.format(name=name))
+        raise ConfigFault(f"{name!r} is no table.", where=where, remedy=_NO_TABLE.format(name=name))
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
         raise ConfigFault(
-            f"{name!r} cannot be a part of services' names",
+            f"{name!r} cannot be a part of services' names.",
             where=where,
-            remedy="lower-case letters, digits and hyphens, at most 32",
+            remedy="name it in lower-case letters, digits and hyphens, at most 32.",
         )
     kind = _KINDS.get(str(table.get("target")))
     if kind is None:
         given = f"has the target {table['target']!r}" if "target" in table else "has no target"
         raise ConfigFault(
-            f"the environment {name} {given}", where=where, remedy=f"one of {', '.join(_KINDS)}"
+            f"The environment {name} {given}.",
+            where=where,
+            remedy=f"set target to one of {', '.join(_KINDS)}.",
         )
     environment = kind(name=name, **_read(table, kind, where))
     if isinstance(environment, KubernetesEnvironment):
@@ -179,14 +188,14 @@ def the_only_one(config: Mapping[str, Any]) -> str:
         return str(names[0])
     if not names:
         raise ConfigFault(
-            "no environment is configured",
+            "No environment is configured.",
             where="pyproject.toml, [tool.flash.env]",
             remedy=_NO_TABLE.format(name="production"),
         )
     raise ConfigFault(
-        f"which environment? There are: {', '.join(names)}",
+        f"There are several environments: {', '.join(names)}.",
         where="pyproject.toml, [tool.flash.env]",
-        remedy=f"--env {names[0]}",
+        remedy=f"name one: --env {names[0]}.",
     )
 
 
@@ -195,9 +204,9 @@ def _read(table: Mapping[str, Any], kind: type[Environment], where: str) -> dict
     unknown = sorted(set(table) - set(checks) - {"target"})
     if unknown:
         raise ConfigFault(
-            f"unknown: {', '.join(unknown)}",
+            f"Unknown keys: {', '.join(unknown)}.",
             where=where,
-            remedy=f"the keys of a {table['target']} target are {', '.join(('target', *checks))}",
+            remedy=f"the keys of a {table['target']} target are {', '.join(('target', *checks))}.",
         )
     values = {}
     for key, value in table.items():
@@ -206,7 +215,9 @@ def _read(table: Mapping[str, Any], kind: type[Environment], where: str) -> dict
                 values[key] = checks[key](value)
             except _Refused as allowed:
                 raise ConfigFault(
-                    f"{key} = {value!r} cannot be used", where=where, remedy=f"{key} is {allowed}"
+                    f"{key} = {str(value)[:60]!r} cannot be used.",
+                    where=where,
+                    remedy=f"set {key} to {allowed}.",
                 ) from None
     return values
 
@@ -220,5 +231,5 @@ def _check_artifact(environment: KubernetesEnvironment, where: str) -> None:
             else 'volume = "artifacts"'
         )
         raise ConfigFault(
-            f'artifact = "{environment.artifact}" needs {needed}', where=where, remedy=f"add {example}"
+            f'artifact = "{environment.artifact}" needs {needed}.', where=where, remedy=f"add {example}."
         )

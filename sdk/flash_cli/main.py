@@ -95,12 +95,14 @@ def deploy(
     timeout: Annotated[
         float, typer.Option(help="Seconds in which every worker must be healthy.", min=1)
     ] = 480,
+    exclude: Annotated[str, typer.Option(help="As `flash build` has it.")] = "",
+    no_deps: Annotated[bool, typer.Option("--no-deps", help="As `flash build` has it.")] = False,
     directory: Directory = _HERE,
 ) -> None:
     """Build, and bring the endpoints to an environment: what served before ends when the new is healthy."""
     from flash_cli import deploy as deployment
 
-    (deployment.preview if preview else deployment.deploy)(directory, env, timeout)
+    (deployment.preview if preview else deployment.deploy)(directory, env, timeout, exclude, no_deps)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from typing import Any
 
 from flash_cli.application import Application, DeclaredEndpoint
 from flash_cli.environments import Environment, KubernetesEnvironment
-from flash_cli.faults import ConfigFault, SourceFault
+from flash_cli.faults import ConfigFault, Problem, SourceFault
 
 PORT = 80
 """Of a worker; also of a service, inside of its network."""
@@ -72,9 +72,9 @@ def release_of(
     missing = [name for name in environment.secrets if not variables.get(name)]
     if missing:
         raise ConfigFault(
-            f"not set here: {', '.join(missing)}",
+            f"Secrets of this environment are not set: {', '.join(missing)}.",
             where=f"pyproject.toml, [tool.flash.env.{environment.name}], secrets",
-            remedy="export them before `flash deploy`",
+            remedy="export them before `flash deploy`.",
         )
     with artifact.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -96,10 +96,12 @@ def services_of(application: Application, environment: Environment) -> tuple[Ser
         if not host or host in hosts or len(f"{prefix}-{host}") > MOST_LETTERS:
             other = f", as {hosts[host].name!r} of {hosts[host].place} is" if host in hosts else ""
             raise SourceFault(
-                f"the endpoint {endpoint.name!r} would be the service {prefix}-{host}{other}",
-                where=str(endpoint.place),
-                remedy="name it in letters, digits and hyphens, in another way than every other endpoint; "
-                f"the service's name has at most {MOST_LETTERS}",
+                Problem(
+                    endpoint.place,
+                    f"The endpoint {endpoint.name!r} would be the service {prefix}-{host}{other}.",
+                    "name it in letters, digits and hyphens, in another way than every other endpoint; "
+                    f"the service's name has at most {MOST_LETTERS}.",
+                )
             )
         hosts[host] = endpoint
     shared = {"PORT": str(PORT), "HEALTH_CHECK_PATH": HEALTH_PATH, **_peers(hosts, prefix, environment)}

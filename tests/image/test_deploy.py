@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import threading
@@ -166,7 +167,10 @@ def test_a_deployment_serves_every_endpoint_and_the_next_one_replaces_it_without
         assert deployer(API.replace("first", "second")) == urls
         until(lambda: asking.answers["second"] > 50, "the new one serves")
     assert set(asking.answers) == {"first", "second"}
-    assert deployer.containers() & before == {"deploy-test-test-api", "deploy-test-test-scores"}
+    assert {name.rpartition("-")[0] for name in deployer.containers() & before} == {
+        "deploy-test-test-api-front",
+        "deploy-test-test-scores-front",
+    }
     assert {state.release for state in deployer.target.status()} != {states["api"].release}
     assert httpx.post(f"{urls['api']}/scored", json={"text": "four"}).json() == 4
 
@@ -178,7 +182,7 @@ def test_a_release_that_cannot_start_leaves_the_old_one_serving_and_nothing_of_i
         deployer(BROKEN)
     assert set(asking.answers) == {"first"}
     assert deployer.containers() == before
-    assert "a worker of api ended with exit code 70" in fault.value.what
+    assert "A worker of api ended with exit code 70" in fault.value.what
     assert "RuntimeError: the weights are gone" in str(fault.value)
     assert len(str(fault.value).splitlines()) < 25
     assert fault.value.exit_code == 69
@@ -214,28 +218,32 @@ def test_a_worker_that_is_killed_costs_at_most_its_own_requests_and_comes_back(d
     assert lost <= 4, asking.answers
 
 
-def test_containers_that_are_not_the_deployments_are_left_alone(deployer, image):
-    foreign = deployer.engine.containers.create(image, name="deploy-test-test-api")
+def test_a_network_that_is_not_the_deployments_is_left_alone(deployer):
+    foreign = deployer.engine.networks.create("deploy-test-test")
     try:
-        with pytest.raises(TargetFault, match="already in use"):
+        with pytest.raises(TargetFault, match="not this deployment's"):
             deployer()
-        foreign.reload()
         deployer.target.undeploy(["api"], print)
         foreign.reload()
     finally:
-        foreign.remove(force=True)
+        foreign.remove()
     assert deployer.containers() == set()
 
 
-def test_a_port_that_is_taken_is_named_and_others_are_passed_over(deployer):
+def test_a_port_that_is_taken_is_named_and_what_served_at_another_serves_on(deployer):
+    urls = deployer()
+    before = deployer.containers()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(TargetFault) as fault:
             deployer(ports={"api": port})
         assert str(port) in fault.value.what
         assert "ports" in str(fault.value.remedy)
-    assert deployer.containers() == set()
-    assert deployer(ports={"api": port})["api"] == f"http://127.0.0.1:{port}"
+    assert deployer.containers() == before
+    assert httpx.get(f"{urls['api']}/version").json() == "first"
+    moved = deployer(ports={"api": port})
+    assert moved == {**urls, "api": f"http://127.0.0.1:{port}"}
+    assert httpx.get(f"{moved['api']}/version").json() == "first"
 
 
 def test_an_image_that_is_not_there_is_named_with_the_remedy(deployer):
@@ -244,11 +252,14 @@ def test_an_image_that_is_not_there_is_named_with_the_remedy(deployer):
     assert "make image-cpu" in str(fault.value.remedy)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # docker's, of a socket
 def test_an_engine_that_is_not_there_is_named_with_the_remedy(image):
-    with pytest.raises(TargetFault, match="no Docker engine answers") as fault:
+    with pytest.raises(TargetFault, match="No Docker engine answers") as fault:
         DockerTarget(DockerEnvironment(name="test", host="unix:///nowhere.sock"), PROJECT)
     assert fault.value.where == "unix:///nowhere.sock"
     assert "DOCKER_HOST" in str(fault.value.remedy)
+    del fault
+    gc.collect()
 
 
 def test_undeploying_one_endpoint_leaves_the_others_and_logs_are_of_each(deployer):

@@ -36,6 +36,10 @@ class State:
 class Target(Protocol):
     """Where endpoints run. Everything raises `TargetFault` where the target cannot be had."""
 
+    @property
+    def platform(self) -> str:
+        """Of its machines, as Docker names it; what is deployed is built for it."""
+
     def deploy(self, release: Release, say: Say) -> Mapping[str, str]:
         """Bring the release up beside what serves, then switch; the URLs by endpoint.
 

@@ -38,9 +38,9 @@ class Cluster:
             self._client = config.new_client_from_config(context=context)
         except config.ConfigException as error:
             raise ConfigFault(
-                f"the context {context!r} cannot be used: {error}",
+                f"The context {context!r} cannot be used: {error}.",
                 where="the kubeconfig (KUBECONFIG, or ~/.kube/config)",
-                remedy=f"one of {', '.join(_contexts()) or 'its contexts: it has none'}",
+                remedy=f"set context to one of: {', '.join(_contexts()) or 'none is there'}.",
             ) from None
         self._where = f"the context {context}, {self._client.configuration.host}"
         with self._told(), tempfile.TemporaryDirectory() as directory:
@@ -117,15 +117,15 @@ class Cluster:
             if missing_is_fine and error.status == 404:
                 return
             raise TargetFault(
-                f"the cluster refuses: {_message(error)}",
+                f"The cluster refuses: {_message(error)}.",
                 where=self._where,
-                remedy="`kubectl auth can-i` shows what you may do there",
+                remedy="`kubectl auth can-i` shows what you may do there.",
             ) from None
         except (urllib3.exceptions.HTTPError, ResourceNotFoundError) as error:
             raise TargetFault(
-                f"the cluster does not answer: {error}",
+                f"The cluster does not answer: {error}.",
                 where=self._where,
-                remedy="`kubectl --context … cluster-info` shows whether it can be reached",
+                remedy="`kubectl --context … cluster-info` shows whether it can be reached.",
             ) from None
 
 

@@ -8,49 +8,28 @@ environment's `network` does. Only what carries this application's labels is eve
 from __future__ import annotations
 
 import contextlib
+import itertools
 import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import docker
 import requests
-from docker.errors import APIError, DockerException
+from docker.errors import DockerException
 
 from flash_cli import loglines
 from flash_cli.environments import DockerEnvironment
 from flash_cli.faults import TargetFault
-from flash_cli.services import PORT, TOKEN, Release, Service, slug
+from flash_cli.services import TOKEN, Release, Service, slug
 from flash_cli.targets import LAST_LINES, Say, State, engine
-from flash_cli.targets.containers import answers, end, followed, health_of, published, token_of
+from flash_cli.targets.containers import SHUT, answers, end, followed, health_of, token_of
+from flash_cli.targets.fronts import Fronts, workers_of
 from flash_cli.targets.streams import Line, merged
 
-FIRST_PORT = 8000
 _POLL_SECONDS = 0.3
-_SHUT = {
-    "read_only": True,
-    "tmpfs": {"/tmp": ""},  # noqa: S108  the container's own
-    "cap_drop": ["ALL"],
-    "security_opt": ["no-new-privileges:true"],
-}
-"""As docs/images.md has it: what a handler is broken into by gets nothing more than the handler."""
-
-
-@dataclass
-class _Begun:
-    """What a deployment has begun, and takes away again where it does not come to its end."""
-
-    workers: list[tuple[Service, Any]] = field(default_factory=list)
-    fronts: list[Any] = field(default_factory=list)
-
-    def undo(self) -> None:
-        for container in [*(worker for _, worker in self.workers), *self.fronts]:
-            try:
-                container.remove(force=True, v=True)
-            except (DockerException, requests.RequestException):
-                pass  # the fault that led here is what is to be told
+_FRONT_SECONDS = 20.0
+"""In which a front passes on the health of a worker that is healthy."""
 
 
 class DockerTarget:
@@ -65,6 +44,12 @@ class DockerTarget:
         self._engine = client or engine.connect(environment.host)
 
     @property
+    def platform(self) -> str:
+        """As `Target` has it: the engine's."""
+        with engine.told("docker version"):
+            return f"linux/{self._engine.version()['Arch']}"
+
+    @property
     def has_gpus(self) -> bool:
         """Whether the engine has NVIDIA's runtime."""
         with engine.told("docker info"):
@@ -74,27 +59,36 @@ class DockerTarget:
         """As `Target` has it."""
         images = self._images(release, say)
         token = token_of(self._containers(role="worker")) or secrets.token_urlsafe(32)
-        begun = _Begun()
+        fronts = self._fronts()
+        workers: dict[str, list[Any]] = {each.endpoint: [] for each in release.services}
         try:
             with engine.told(f"deploying {self._name}"):
                 network = self._network()
                 for service in release.services:
                     for _ in range(service.replicas):
-                        begun.workers.append((service, self._create(service, images, release, token)))
-                        begun.workers[-1][1].start()
-                self._until_healthy(begun.workers, release.timeout, say)
-                for service, worker in begun.workers:
-                    worker.update(restart_policy={"Name": "unless-stopped"})
-                    network.connect(worker, aliases=[_workers_of(service.host)])
-                urls = {
-                    service.endpoint: self._front(service, network, begun) for service in release.services
-                }
+                        worker = self._create(service, images, release, token)
+                        workers[service.endpoint].append(worker)
+                        worker.start()
+                self._until_healthy(
+                    {f"a worker of {name}": own for name, own in workers.items()}, release.timeout, say
+                )
+                for service in release.services:
+                    for worker in workers[service.endpoint]:
+                        worker.update(restart_policy={"Name": "unless-stopped"})
+                        network.connect(worker, aliases=[workers_of(service.host)])
+                serving = {each.endpoint: fronts.find_or_make(each, network) for each in release.services}
+                self._until_healthy(
+                    {f"the front of {name}": [front] for name, front in serving.items()}, _FRONT_SECONDS, say
+                )
         except BaseException:
-            begun.undo()
+            fronts.undo()
+            for worker in itertools.chain.from_iterable(workers.values()):
+                with contextlib.suppress(DockerException, requests.RequestException):
+                    worker.remove(force=True, v=True)
             self._sweep()
             raise
-        self._end_others({worker.id for _, worker in begun.workers}, set(urls), say)
-        return urls
+        self._end_others([*itertools.chain.from_iterable(workers.values()), *serving.values()], say)
+        return {name: fronts.url(front) for name, front in serving.items()}
 
     def status(self) -> list[State]:
         """As `Target` has it."""
@@ -111,7 +105,7 @@ class DockerTarget:
                     endpoint,
                     ready=health.count("healthy"),
                     wanted=len(own),
-                    url=self._url(front) if front is not None else None,
+                    url=self._fronts().url(front) if front is not None else None,
                     release=own[0].labels["flash.artifact"][:12] if own else "",
                     note=", ".join(sorted({each for each in health if each != "healthy"})),
                 )
@@ -168,15 +162,18 @@ class DockerTarget:
             images[base] = tag
         return images
 
+    def _fronts(self) -> Fronts:
+        return Fronts(self._engine, self._environment, self._labels, self._containers(role="front"))
+
     def _network(self) -> Any:
         """That of the application: peers and fronts find workers there; it leads nowhere else."""
         for network in self._engine.networks.list(names=[self._name]):
             if network.name == self._name:
                 if not self._labels.items() <= (network.attrs.get("Labels") or {}).items():
                     raise TargetFault(
-                        f"there is a network {self._name} that is not this deployment's",
+                        f"There is a network {self._name} that is not this deployment's.",
                         where="docker network ls",
-                        remedy=f"remove it (`docker network rm {self._name}`), or rename the environment",
+                        remedy=f"remove it (`docker network rm {self._name}`), or rename the environment.",
                     )
                 return network
         return self._engine.networks.create(
@@ -199,94 +196,45 @@ class DockerTarget:
             labels=self._labels
             | {"flash.endpoint": service.endpoint, "flash.role": "worker", "flash.artifact": release.digest},
             network=self._environment.network,
-            **_SHUT,
+            **SHUT,
             **limits,
         )
 
-    def _until_healthy(self, workers: list[tuple[Service, Any]], timeout: float, say: Say) -> None:
-        """Raises `TargetFault` for the first that ends, or is not healthy in time."""
+    def _until_healthy(self, containers: Mapping[str, list[Any]], timeout: float, say: Say) -> None:
+        """Each with what it is. Raises `TargetFault` for the first that ends, or is not healthy in time."""
         deadline = time.monotonic() + timeout
-        waiting = list(workers)
+        waiting = [(what, each) for what, own in containers.items() for each in own]
         while waiting:
-            for service, worker in list(waiting):
-                worker.reload()
-                if worker.status in ("exited", "dead"):
-                    code = worker.attrs["State"]["ExitCode"]
-                    raise _unhealthy(service, worker, f"ended with exit code {code} before it was healthy")
-                if answers(worker):
-                    waiting.remove((service, worker))
-                    say(f"{service.endpoint}: a worker is healthy")
+            for what, container in list(waiting):
+                container.reload()
+                if container.status in ("exited", "dead", "restarting"):
+                    code = container.attrs["State"]["ExitCode"]
+                    raise _unhealthy(what, container, f"ended with exit code {code} before it was healthy")
+                if answers(container):
+                    waiting.remove((what, container))
+                    say(f"{what} is healthy")
                 elif time.monotonic() > deadline:
-                    raise _unhealthy(service, worker, f"is not healthy after {timeout:g} s")
+                    raise _unhealthy(what, container, f"is not healthy after {timeout:g} s")
             if waiting:
                 time.sleep(_POLL_SECONDS)
 
-    def _front(self, service: Service, network: Any, begun: _Begun) -> str:
-        """The URL of the endpoint's front, which is made where there is none that suits."""
-        wanted = self._environment.ports.get(service.endpoint)
-        for front in self._containers(role="front", endpoint=service.endpoint):
-            bind, port = published(front)
-            if bind == self._environment.bind and port == (wanted or port):
-                if front.status != "running":
-                    front.start()
-                return self._url(front)
-            front.remove(force=True)
-        ports = [wanted] if wanted else range(FIRST_PORT, FIRST_PORT + 1000)
-        for port in ports:
-            front = self._engine.containers.create(
-                service.base_image,
-                ["python3", "-m", "flash_cli.front", _workers_of(service.host), str(PORT)],
-                name=service.name,
-                labels=self._labels | {"flash.endpoint": service.endpoint, "flash.role": "front"},
-                ports={f"{PORT}/tcp": (self._environment.bind, port)},
-                network="bridge",
-                restart_policy={"Name": "unless-stopped"},
-                **_SHUT,
-            )
-            begun.fronts.append(front)
-            network.connect(front, aliases=[service.host, service.endpoint])
-            try:
-                front.start()
-            except APIError as error:
-                front.remove(force=True)
-                begun.fronts.remove(front)
-                taken = any(
-                    text in str(error.explanation) for text in ("already allocated", "already in use")
-                )
-                if not taken or port == ports[-1]:
-                    raise
-            else:
-                return self._url(front)
-        raise AssertionError("the last port is returned or raises")
-
-    def _url(self, front: Any) -> str:
-        bind, port = published(front)
-        if bind in ("0.0.0.0", "::"):  # noqa: S104  whatever leads to the engine's machine
-            where = urlsplit(self._engine.api.base_url)
-            remote = where.hostname if where.scheme in ("http", "https", "tcp", "ssh") else None
-            bind = remote if remote and "docker" not in remote else "127.0.0.1"
-        return f"http://{bind}:{port}"
-
-    def _end_others(self, kept: Collection[str], endpoints: Collection[str], say: Say) -> None:
-        """End all other workers, those of a deployment that broke off too, and what is declared no more."""
-        with engine.told("ending the old workers"):
-            old = [each for each in self._containers(role="worker") if each.id not in kept]
-            if old:
-                say(f"the new workers serve; ending {len(old)} that served before")
-            end(old)
-            end([each for each in self._containers() if each.labels["flash.endpoint"] not in endpoints])
+    def _end_others(self, kept: list[Any], say: Say) -> None:
+        """End all other containers: what served before, and what a deployment that broke off has left."""
+        ids = {each.id for each in kept}
+        with engine.told("ending what served before"):
+            others = [each for each in self._containers() if each.id not in ids]
+            if others:
+                say("the new workers serve; ending the old")
+            end([each for each in others if each.labels["flash.role"] == "worker"])
+            end([each for each in others if each.labels["flash.role"] == "front"])
         self._sweep()
 
 
-def _workers_of(host: str) -> str:
-    return f"workers.{host}"
-
-
-def _unhealthy(service: Service, worker: Any, what: str) -> TargetFault:
-    lines = engine.last_lines(worker, LAST_LINES)
+def _unhealthy(what: str, container: Any, how: str) -> TargetFault:
+    lines = engine.last_lines(container, LAST_LINES)
     return TargetFault(
-        f"a worker of {service.endpoint} {what}; what served before serves on",
-        where=f"the container {worker.name}, which is removed; its log ended so:\n"
-        + loglines.last(lines, LAST_LINES),
-        remedy="mend that and deploy again; `flash deploy --preview` shows the whole log",
+        f"{what[0].upper()}{what[1:]} {how}; what served before serves on.",
+        where=f"the container {container.name}, which is removed",
+        remedy="mend what its log says, and deploy again.",
+        log=loglines.last(lines, LAST_LINES),
     )

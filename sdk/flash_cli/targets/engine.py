@@ -25,9 +25,9 @@ def connect(host: str | None) -> docker.DockerClient:
 
     Raises `TargetFault` where none answers.
     """
-    tried = host or os.environ.get("DOCKER_HOST")
+    tried = host or os.environ.get("DOCKER_HOST") or ""
     try:
-        if host is None and tried is not None:
+        if host is None and tried:
             client = docker.from_env()
         else:
             tried = tried or ContextAPI.get_current_context().Host or "unix:///var/run/docker.sock"
@@ -35,10 +35,10 @@ def connect(host: str | None) -> docker.DockerClient:
         client.ping()
     except (DockerException, requests.RequestException, OSError) as error:
         raise TargetFault(
-            f"no Docker engine answers: {_last_cause(error)}",
+            f"No Docker engine answers: {_last_cause(error)}.",
             where=tried,
             remedy="start Docker (Docker Desktop, or `systemctl start docker`), or set DOCKER_HOST to "
-            "another engine; the socket is for root and the group `docker`",
+            "another engine; the socket is for root and the group `docker`.",
         ) from None
     return client
 
@@ -56,23 +56,23 @@ def told(doing: str) -> Iterator[None]:
         yield
     except APIError as error:
         raise TargetFault(
-            f"the engine refuses: {error.explanation}", where=doing, remedy=_remedy(error)
+            f"The engine refuses: {error.explanation}.", where=doing, remedy=_remedy(error)
         ) from None
     except (DockerException, requests.RequestException) as error:
         raise TargetFault(
-            f"the engine does not answer: {error}", where=doing, remedy="see `docker info`"
+            f"The engine does not answer: {error}.", where=doing, remedy="see `docker info`."
         ) from None
 
 
 def _remedy(error: APIError) -> str:
     text = str(error.explanation)
     if "could not select device driver" in text or "nvidia" in text.lower():
-        return "install NVIDIA's container toolkit; or set gpus = false in the environment's table"
+        return "install NVIDIA's container toolkit; or set gpus = false in the environment's table."
     if "already in use by container" in text:
-        return "that container is not one of this deployment's: rename or remove it"
+        return "that container is not one of this deployment's: rename or remove it."
     if "port is already allocated" in text or "address already in use" in text:
-        return "free that port, or choose another one under `ports` in the environment's table"
-    return "see `docker info`, and the engine's log"
+        return "free that port, or choose another one under `ports` in the environment's table."
+    return "see `docker info`, and the engine's log."
 
 
 def build_image(
@@ -103,10 +103,10 @@ def need(client: docker.DockerClient, image: str) -> None:
         except (DockerException, requests.RequestException) as error:
             explanation = getattr(error, "explanation", None) or error
             raise TargetFault(
-                f"the worker's image {image} is not there, and cannot be pulled: {explanation}",
+                f"The worker's image {image} is not there, and cannot be pulled: {explanation}.",
                 where=f"the engine, {image}",
                 remedy="`make image-cpu` (or `make image`) in flash-runtime builds it; or set image and "
-                "gpu_image in the environment's table",
+                "gpu_image in the environment's table.",
             ) from None
 
 
@@ -116,9 +116,9 @@ def push(client: docker.DockerClient, image: str) -> None:
         for event in client.images.push(image, stream=True, decode=True):
             if "error" in event:
                 raise TargetFault(
-                    f"the image cannot be pushed: {event['error']}",
+                    f"The image cannot be pushed: {event['error']}.",
                     where=image,
-                    remedy="`docker login`, and `repository` in the environment's table",
+                    remedy="`docker login`, and see `repository` in the environment's table.",
                 )
 
 

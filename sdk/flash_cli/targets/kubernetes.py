@@ -42,11 +42,16 @@ class KubernetesTarget:
     def _cluster(self) -> Cluster:
         if self._environment.context is None:
             raise ConfigFault(
-                f"the environment {self._environment.name} has no context, and so no cluster",
+                f"The environment {self._environment.name} has no context, and so no cluster.",
                 where=f"pyproject.toml, [tool.flash.env.{self._environment.name}]",
-                remedy=f'add context = "…", or ask by kubectl: kubectl get all -l {selector(self._labels)}',
+                remedy=f'add context = "…", or ask by kubectl: kubectl get all -l {selector(self._labels)}.',
             )
         return Cluster(self._environment.context, self._environment.namespace)
+
+    @property
+    def platform(self) -> str:
+        """As `Target` has it."""
+        return self._environment.platform
 
     def deploy(self, release: Release, say: Say) -> Mapping[str, str]:
         """As `Target` has it; without a context, objects are written, and not applied."""
@@ -186,9 +191,9 @@ class KubernetesTarget:
         if not self._labels.items() <= (found["metadata"].get("labels") or {}).items():
             kind, name = found["kind"], found["metadata"]["name"]
             raise TargetFault(
-                f"there is a {kind} {name} that is not this deployment's",
+                f"There is a {kind} {name} that is not this deployment's.",
                 where=f"the namespace {self._environment.namespace}",
-                remedy="rename the environment, or use another namespace",
+                remedy="rename the environment, or use another namespace.",
             )
 
     def _until_rolled_out(self, release: Release, objects: Mapping[str, list[Object]], say: Say) -> None:
@@ -217,19 +222,18 @@ class KubernetesTarget:
                 time.sleep(_POLL_SECONDS)
 
     def _unhealthy(self, service: Service, pod: Object | None, what: str) -> TargetFault:
-        name, last = "no pod was made", ""
+        name, log = "", ""
         if pod is not None:
-            name = f"the pod {pod['metadata']['name']}"
+            name = str(pod["metadata"]["name"])
             restarted = any(status.get("restartCount") for status in containers(pod))
-            try:
-                log = self._cluster.log(pod["metadata"]["name"], lines=LAST_LINES, previous=restarted)
-                last = f"; its log ended so:\n{loglines.last(lines_of(log), LAST_LINES)}"
-            except TargetFault as fault:
-                last = f"; {fault.what}"
+            with contextlib.suppress(TargetFault):  # a container that never started has no log
+                chunks = self._cluster.log(name, lines=LAST_LINES, previous=restarted)
+                log = loglines.last(lines_of(chunks), LAST_LINES)
         return TargetFault(
-            f"a worker of {service.endpoint} {what}; what served before serves on",
-            where=f"{name}{last}",
-            remedy="mend that and deploy again",
+            f"A worker of {service.endpoint} {what}; what served before serves on.",
+            where=f"the pod {name}" if pod else f"the Deployment {service.name}, which made no pod",
+            remedy="mend what its log says, and deploy again.",
+            log=log,
         )
 
     def _set_back(self, name: str, before: Object | None) -> None:

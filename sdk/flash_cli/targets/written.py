@@ -64,7 +64,7 @@ class Written:
 
 def _unwritable(directory: Path, error: OSError) -> OutputFault:
     return OutputFault(
-        f"the objects cannot be written: {error.strerror}",
+        f"The objects cannot be written: {error.strerror}.",
         where=str(directory),
-        remedy="make the directory writable",
+        remedy="make the directory writable.",
     )

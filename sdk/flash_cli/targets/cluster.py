@@ -12,6 +12,7 @@ from typing import Any
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
+from kubernetes.config import kube_config
 from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.exceptions import ResourceNotFoundError
 
@@ -138,10 +139,9 @@ def _message(error: ApiException) -> str:
 
 
 def _contexts() -> list[str]:
-    try:
-        contexts, _ = config.list_kube_config_contexts()
-    except config.ConfigException:
-        return []
+    # The function that lists them asks for a current one, too, which there need not be.
+    merged = kube_config.KubeConfigMerger(kube_config.KUBE_CONFIG_DEFAULT_LOCATION).config
+    contexts = (merged.value.get("contexts") if merged is not None else None) or ()
     return [str(each["name"]) for each in contexts]
 
 

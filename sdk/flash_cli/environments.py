@@ -100,6 +100,9 @@ class Environment:
     """Off: endpoints with `gpu=` run on `image` without one, on a machine that has none."""
     env: Mapping[str, str] = _key(_variables, MappingProxyType({}))
     """For every endpoint; over what an endpoint's own `env=` says."""
+    repository: str | None = _key(_text)
+    """Where images with the artifact are pushed to (`registry.example.com/team/shop`): a cluster, or a swarm
+    of several machines, pulls them from there."""
     secrets: tuple[str, ...] = _key(_names, ())
     """Variables taken from the environment of who deploys."""
 
@@ -130,8 +133,6 @@ class KubernetesEnvironment(Environment):
     namespace: str = _key(_text, "default")
     artifact: str = _key(_one_of("image", "volume"), "image")
     """How it comes into a pod: in an image that is built for it, or on a volume."""
-    repository: str | None = _key(_text)
-    """Where that image is pushed to: `registry.example.com/team/shop`."""
     volume: str | None = _key(_text)
     """The PersistentVolumeClaim that has the artifact."""
     url: str | None = _key(_template)

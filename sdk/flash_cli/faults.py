@@ -74,9 +74,19 @@ class OutputFault(Fault):
 
 
 class TargetFault(Fault):
-    """A deployment's target cannot be reached, or what runs there does not turn healthy."""
+    """A deployment's target cannot be reached, or what runs there does not turn healthy.
+
+    `log` is how the log of the latter ended, a few lines.
+    """
 
     exit_code = EXIT_UNAVAILABLE
+
+    def __init__(self, what: str, *, where: str, remedy: str, log: str = "") -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.log = log
+
+    def __str__(self) -> str:
+        return super().__str__() + (f"\n  its log ended so:\n{self.log}" if self.log else "")
 
 
 class ConfigFault(Fault):

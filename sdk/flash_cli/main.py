@@ -104,6 +104,66 @@ def run(
 app.command("dev", hidden=True)(run)  # the vendor's other name for it
 
 
+Environment = Annotated[
+    str | None, typer.Option("--env", "-e", help="A table [tool.flash.env.NAME]; the only one, by default.")
+]
+
+
+@app.command()
+def deploy(
+    env: Environment = None,
+    preview: Annotated[bool, typer.Option("--preview", help="In local containers, until Ctrl-C.")] = False,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds in which every worker must be healthy.", min=1)
+    ] = 480,
+    exclude: Annotated[str, typer.Option(help="As `flash build` has it.")] = "",
+    no_deps: Annotated[bool, typer.Option("--no-deps", help="As `flash build` has it.")] = False,
+    directory: Directory = _HERE,
+) -> None:
+    """Build, and bring the endpoints to an environment: what served before ends when the new is healthy."""
+    from flash_cli import deploy as deployment
+
+    (deployment.preview if preview else deployment.deploy)(directory, env, timeout, exclude, no_deps)
+
+
+@app.command()
+def status(env: Environment = None, directory: Directory = _HERE) -> None:
+    """Show which endpoints are deployed, and how they are."""
+    from flash_cli import deploy as deployment
+
+    deployment.status(directory, env)
+
+
+@app.command()
+def logs(
+    endpoint: Annotated[str | None, typer.Argument(help="One endpoint; all, by default.")] = None,
+    env: Environment = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", help="The last so many of each worker.", min=0)
+    ] = 100,
+    directory: Directory = _HERE,
+) -> None:
+    """Print what the endpoints' workers log."""
+    from flash_cli import deploy as deployment
+
+    deployment.logs(directory, env, endpoint, follow, lines)
+
+
+@app.command()
+def undeploy(
+    endpoint: Annotated[str | None, typer.Argument(help="The endpoint to take away.")] = None,
+    env: Environment = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", "--force", help="Without asking.")] = False,
+    directory: Directory = _HERE,
+) -> None:
+    """Take endpoints away; requests that have begun are finished."""
+    from flash_cli import deploy as deployment
+
+    deployment.undeploy(directory, env, endpoint, everything, yes)
+
+
 def main() -> None:
     """Run the command; a fault is told on one screen, and is the exit code."""
     try:

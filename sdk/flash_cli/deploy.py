@@ -1,0 +1,250 @@
+"""`flash deploy`, `undeploy`, `status` and `logs`: from a project to a target, and what is printed of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from flash_cli.application import Application, DeclaredEndpoint
+from flash_cli.environments import PREVIEW, DockerEnvironment, Environment, environment_of, the_only_one
+from flash_cli.faults import ConfigFault, OutputFault, TargetFault
+from flash_cli.project import Project
+from flash_cli.services import left_out, release_of
+from flash_cli.targets import Target, target_of
+from flash_runtime.errors import UsageFault
+
+BOOT_SECONDS = 480.0
+"""As FLASH_BOOT_TIMEOUT has it."""
+
+
+def say(line: str) -> None:
+    """A line of progress; results alone are printed."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def deploy(directory: Path, env: str | None, timeout: float, exclude: str, no_deps: bool) -> None:
+    """Build, bring it to the environment's target, and print how it is called. Raises `Fault`."""
+    project = Project.find(directory)
+    environment = environment_of(project.config, env or the_only_one(project.config))
+    target = target_of(environment, project.name, project.root)
+    application, artifact = _built(project, environment, target, exclude, no_deps)
+    urls = bring(application, artifact, environment, target, timeout)
+    _record(project.root, environment.name, urls)
+
+
+def preview(directory: Path, env: str | None, timeout: float, exclude: str, no_deps: bool) -> None:
+    """The same in containers of this machine, with their logs, until Ctrl-C or SIGTERM; nothing is left."""
+    project = Project.find(directory)
+    environment = _for_preview(environment_of(project.config, env or PREVIEW))
+    target = target_of(environment, project.name, project.root)
+    from flash_cli.targets.docker import DockerTarget
+
+    assert isinstance(target, DockerTarget)
+    if environment.gpus and not target.has_gpus:
+        say("this engine has no GPUs (no NVIDIA runtime): endpoints with gpu= run without one")
+        environment = dataclasses.replace(environment, gpus=False)
+        target = DockerTarget(environment, project.name)
+    application, artifact = _built(project, environment, target, exclude, no_deps)
+    run_preview(application, artifact, environment, target, timeout)
+
+
+def run_preview(
+    application: Application, artifact: Path, environment: Environment, target: Target, timeout: float
+) -> None:
+    """Deploy, show the logs until Ctrl-C or SIGTERM, and take all away, whatever happens."""
+    names = [endpoint.name for endpoint in application.endpoints]
+    with _signals():
+        try:
+            bring(application, artifact, environment, target, timeout)
+            say("Ctrl-C ends it and removes everything")
+            _show(target.logs(None, follow=True, lines=100), names)
+            raise TargetFault(
+                "Every worker has ended.", where="the log above", remedy="mend what it says, and start again."
+            )
+        except KeyboardInterrupt:
+            say("")
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave containers behind
+            target.undeploy(names, say)
+
+
+def bring(
+    application: Application, artifact: Path, environment: Environment, target: Target, timeout: float
+) -> Mapping[str, str]:
+    """Deploy an application that is built, and print each endpoint's URL and a call of it."""
+    release = release_of(application, environment, artifact, os.environ, timeout)
+    for line in left_out(application):
+        say(line)
+    urls = target.deploy(release, say)
+    guarded = "FLASH_API_KEY" in (*environment.secrets, *environment.env)
+    for endpoint in application.endpoints:
+        if endpoint.name in urls:
+            print(f"{endpoint.name}  {urls[endpoint.name]}")
+            print(f"  {curl(endpoint, urls[endpoint.name], guarded)}")
+    sys.stdout.flush()
+    return urls
+
+
+def curl(endpoint: DeclaredEndpoint, url: str, guarded: bool) -> str:
+    """A command that calls the endpoint: a route that needs no value, where it has one."""
+    routes = [each for each in endpoint.functions if each.path is not None and each.method is not None]
+    routes.sort(key=lambda each: (each.method != "GET", "{" in (each.path or "")))
+    method, path, body = "POST", "/runsync", '{"input": {}}'
+    if routes:
+        method, path, body = str(routes[0].method), str(routes[0].path), "{}"
+    words = ["curl"] if method == "GET" else ["curl", "-X", method]
+    words.append(shlex.quote(url + path))
+    if guarded:
+        words += ["-H", '"Authorization: Bearer $FLASH_API_KEY"']
+    if method != "GET":
+        words += ["-H", "'Content-Type: application/json'", "-d", shlex.quote(body)]
+    return " ".join(words)
+
+
+def status(directory: Path, env: str | None) -> None:
+    """Print a table of what is deployed."""
+    from rich.console import Console
+    from rich.table import Table
+
+    _, environment, target = _deployed(directory, env)
+    states = target.status()
+    if not states:
+        say(f"nothing is deployed to {environment.name}")
+        return
+    table = Table("endpoint", "ready", "artifact", "url", "", box=None, pad_edge=False)
+    for state in states:
+        ready = f"{state.ready}/{state.wanted}"
+        table.add_row(state.endpoint, ready, state.release, state.url or "", state.note)
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def logs(directory: Path, env: str | None, endpoint: str | None, follow: bool, lines: int) -> None:
+    """Print the workers' logs, each line with its endpoint before it; of one endpoint, as they are."""
+    _, environment, target = _deployed(directory, env)
+    names = [state.endpoint for state in target.status()]
+    _known(endpoint, names, environment)
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        _show(target.logs(endpoint, follow=follow, lines=lines), names, prefix=endpoint is None)
+
+
+def undeploy(directory: Path, env: str | None, endpoint: str | None, everything: bool, yes: bool) -> None:
+    """Take an endpoint, or all of them, away; asks before, unless told not to."""
+    if (endpoint is None) != everything:
+        raise UsageFault("What is to go?", remedy="`flash undeploy ENDPOINT`, or `flash undeploy --all`.")
+    project, environment, target = _deployed(directory, env)
+    names = [state.endpoint for state in target.status()]
+    if everything and not names:
+        say(f"nothing is deployed to {environment.name}")
+        return
+    _known(endpoint, names, environment)
+    going = names if endpoint is None else [endpoint]
+    if not yes:
+        _confirm(f"undeploy {', '.join(going)} from {environment.name}?")
+    target.undeploy(going, say)
+    _record(project.root, environment.name, dict.fromkeys(going))
+
+
+def _built(
+    project: Project, environment: Environment, target: Target, exclude: str, no_deps: bool
+) -> tuple[Application, Path]:
+    from flash_cli.build import BuildOptions, build
+
+    options = BuildOptions(
+        python=environment.python,
+        platform=target.platform,
+        exclude=tuple(each.strip() for each in exclude.split(",") if each.strip()),
+        no_deps=no_deps,
+    )
+    built = build(project, options, say)
+    for note in built.notes:
+        say(note)
+    return built.application, built.artifact
+
+
+def _deployed(directory: Path, env: str | None) -> tuple[Project, Environment, Target]:
+    project = Project.find(directory)
+    environment = environment_of(project.config, env or the_only_one(project.config))
+    return project, environment, target_of(environment, project.name, project.root)
+
+
+def _for_preview(environment: Environment) -> DockerEnvironment:
+    """On this machine's engine, at free ports, with logs for a person; else as the environment says."""
+    host = environment.host if isinstance(environment, DockerEnvironment) else None
+    return DockerEnvironment(
+        name=PREVIEW,
+        host=host,
+        image=environment.image,
+        gpu_image=environment.gpu_image,
+        python=environment.python,
+        gpus=environment.gpus,
+        env=MappingProxyType({"LOG_FORMAT": "text", **environment.env}),
+        secrets=environment.secrets,
+    )
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM is Ctrl-C, too, until the block ends; then both are what they were."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    for each in before:
+        signal.signal(each, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _show(lines: Iterator[tuple[str, str]], names: list[str], *, prefix: bool = True) -> None:
+    width = max(map(len, names), default=0)
+    for endpoint, line in lines:
+        print(f"{endpoint:<{width}} | {line}" if prefix else line, flush=True)
+
+
+def _known(endpoint: str | None, names: list[str], environment: Environment) -> None:
+    if endpoint is not None and endpoint not in names:
+        raise ConfigFault(
+            f"No endpoint {endpoint!r} is deployed to {environment.name}.",
+            where=f"--env {environment.name}",
+            remedy=f"name one of {', '.join(names)}." if names else "deploy first: `flash deploy`.",
+        )
+
+
+def _confirm(question: str) -> None:
+    import typer
+
+    if not sys.stdin.isatty():
+        raise UsageFault("Nobody is here to confirm it.", where="standard input", remedy="add --yes.")
+    typer.confirm(question, abort=True)
+
+
+def _record(root: Path, env: str, urls: Mapping[str, str | None]) -> None:
+    """Keep the URLs where `Endpoint(id=…)` finds them; without a URL, an endpoint is taken out."""
+    path = root / ".flash" / "deployed" / f"{env}.json"
+    try:
+        before: dict[str, str] = json.loads(path.read_text())["endpoints"] if path.exists() else {}
+    except (ValueError, KeyError, TypeError):
+        before = {}
+    gone = {name for name, url in urls.items() if url is None}
+    new = {name: url for name, url in urls.items() if url is not None}
+    endpoints = {name: url for name, url in before.items() if name not in gone} if gone else new
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps({"endpoints": endpoints}, indent=2) + "\n")
+        part.replace(path)
+    except OSError as error:
+        raise OutputFault(
+            f"What is deployed cannot be written down: {error.strerror}.",
+            where=str(path),
+            remedy="make the directory writable, and deploy again.",
+        ) from None

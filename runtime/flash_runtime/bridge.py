@@ -227,7 +227,11 @@ class Bridge:
             self._end(exchange, None)
             return
         assert exchange.answering is not None, "else it is the application loop's"
-        outcome = self._context_of(exchange).run(exchange.answering.call, exchange.asked)
+        try:
+            outcome = self._context_of(exchange).run(exchange.answering.call, exchange.asked)
+        except BaseException:
+            self._end(exchange, None)  # whatever it is, the request must not keep its place
+            raise
         if isinstance(outcome, bytes | Reply):
             self._end(exchange, outcome)
         else:

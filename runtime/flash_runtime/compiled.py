@@ -156,7 +156,7 @@ class Compiled:
         """As the failures answer it: now, since nobody else hears of it where the client has left."""
         try:
             return self._failures.answer(self._name, error)
-        except Exception as another:  # noqa: BLE001  an HTTPException may have any detail and any headers
+        except BaseException as another:  # noqa: BLE001  an HTTPException may have any detail and any headers
             return self._failures.answer(self._name, another)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +17,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from flash_runtime import envelope, live
 from flash_runtime.answering import Asked, Outcome, send_reply
 from flash_runtime.capture import Capture, capturing
+from flash_runtime.exceptions import kind_of, text_of, trace_of
 from flash_runtime.failures import Failures
 from flash_runtime.forms import CallFault, EnvelopeForm, Form, Invocation, JsonForm
-from flash_runtime.frames import user_traceback
 from flash_runtime.gpu import GpuFault, release_memory
-from flash_runtime.instances import Instance, Instances
+from flash_runtime.instances import LONGEST_ID, Instance, Instances
 from flash_runtime.responses import escapes
 
 log = logging.getLogger("flash_runtime.execute")
@@ -107,6 +106,8 @@ class Execute:
 
     def _instance(self, found: Callable[..., Any], invocation: Invocation) -> Instance:
         wanted = invocation.instance_id
+        if wanted is not None and len(wanted) > LONGEST_ID:
+            raise CallFault(400, f"An `instance_id` has at most {LONGEST_ID} characters.")
         if wanted is not None and not invocation.create_new_instance:
             instance = self._instances.find(wanted, invocation.name)
             if instance is None:
@@ -145,8 +146,7 @@ class Execute:
         if isinstance(error, CallFault):
             return error
         gpu_fault = self._failures.note(f"POST {PATH} of `{name}`", error)
-        trace = "".join(traceback.format_exception(type(error), error, user_traceback(error.__traceback__)))
-        fault = CallFault(500, _text(error), kind=type(error).__name__, trace=trace)
+        fault = CallFault(500, text_of(error), kind=kind_of(error), trace=trace_of(error))
         fault.raised = error
         if gpu_fault is GpuFault.OUT_OF_MEMORY:
             fault.status = 503
@@ -179,10 +179,3 @@ def _method(value: Any, invocation: Invocation) -> Callable[..., Any]:
     if not callable(method):
         raise CallFault(404, f"`{invocation.name}` has no method `{name}`.")
     return method  # type: ignore[no-any-return]
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001  its `__str__` is user code
-        return type(error).__name__

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flash_runtime import gpu, logs
+from flash_runtime.exceptions import kind_of, text_of
 from flash_runtime.frames import user_traceback
 from flash_runtime.responses import FiniteJSONResponse, HandlerExit, escapes
 
@@ -46,10 +47,10 @@ class Failures:
         """Log an error that no client is told; returns what it says of the GPU."""
         error = _raised(error)
         trace = user_traceback(error.__traceback__)
-        log.error("%s failed: %s", request, type(error).__name__, exc_info=(type(error), error, trace))
+        log.error("%s failed: %s", request, kind_of(error), exc_info=(type(error), error, trace))
         fault = gpu.classify(error)
         if fault is gpu.GpuFault.LOST:
-            self._device_lost(f"{type(error).__name__}: {error}")
+            self._device_lost(text_of(error))
         return fault
 
 

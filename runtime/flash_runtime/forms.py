@@ -17,6 +17,7 @@ from pydantic_core import from_json
 
 from flash_runtime import envelope
 from flash_runtime.envelope import BadEnvelope
+from flash_runtime.exceptions import text_of
 from flash_runtime.instances import Instance
 from flash_runtime.responses import Reply, to_json
 
@@ -147,11 +148,8 @@ class JsonForm:
         }
         try:
             return Reply(200, (_JSON,), [_encode(content)])
-        except (TypeError, ValueError) as error:
-            detail = (
-                f"The result cannot be sent as JSON: {error}. Return JSON's own types, or ask for a pickle."
-            )
-            raise CallFault(500, detail) from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise CallFault(500, _NO_JSON.format(text_of(error))) from error
 
     def failure(self, fault: CallFault, stdout: str) -> Reply:
         content = {
@@ -209,10 +207,8 @@ class EnvelopeForm:
                     list(constructor[0]),
                     dict(constructor[1]),
                 )
-        except Exception as error:  # noqa: BLE001  a pickle may raise anything
-            raise CallFault(
-                400, f"The arguments cannot be unpickled: {type(error).__name__}: {error}."
-            ) from None
+        except BaseException as error:  # noqa: BLE001  a pickle may raise anything
+            raise CallFault(400, f"The arguments cannot be unpickled: {text_of(error)}.") from None
 
     def result(self, value: Any, stdout: str, instance: Instance | None) -> Reply:
         header: dict[str, Any] = {"success": True, "stdout": stdout}
@@ -220,8 +216,8 @@ class EnvelopeForm:
             header |= {"instance_id": instance.id, "instance_info": instance.info}
         try:
             return self._reply(200, header, value)
-        except Exception as error:  # so may a value
-            raise CallFault(500, _UNPICKLABLE.format(type(error).__name__, error)) from error
+        except BaseException as error:  # so may a value
+            raise CallFault(500, _UNPICKLABLE.format(text_of(error))) from error
 
     def failure(self, fault: CallFault, stdout: str) -> Reply:
         header = {
@@ -233,7 +229,7 @@ class EnvelopeForm:
         }
         try:
             return self._reply(fault.status, header, fault.raised)
-        except Exception:  # noqa: BLE001  an exception may hold anything
+        except BaseException:  # noqa: BLE001  an exception may hold anything
             return self._reply(fault.status, header, None)
 
     def _reply(self, status: int, header: dict[str, Any], value: Any) -> Reply:
@@ -242,22 +238,21 @@ class EnvelopeForm:
         return Reply(status, ((b"content-type", envelope.CONTENT_TYPE),), parts)
 
 
-_UNPICKLABLE = (
-    "The result cannot be pickled: {}: {}. Return what pickle can carry: data, not handles and locks."
-)
+_NO_JSON = "The result cannot be sent as JSON: {}. Return JSON's own types, or ask for a pickle."
+_UNPICKLABLE = "The result cannot be pickled: {}. Return what pickle can carry: data, not handles and locks."
 
 
 def pickled(value: Any) -> bytes:
     """The value as pickle has it, or cloudpickle where only that can: a lambda. Raises `CallFault`."""
     try:
         return pickle.dumps(value, protocol=5)
-    except Exception as error:  # noqa: BLE001  a value may raise anything
+    except BaseException as error:  # noqa: BLE001  a value may raise anything
         try:
             import cloudpickle  # seldom needed
 
             return cloudpickle.dumps(value)  # type: ignore[no-any-return]
-        except Exception:  # noqa: BLE001  so may it
-            raise CallFault(500, _UNPICKLABLE.format(type(error).__name__, error)) from error
+        except BaseException:  # noqa: BLE001  so may it
+            raise CallFault(500, _UNPICKLABLE.format(text_of(error))) from error
 
 
 def _unpickle(text: Any) -> Any:
@@ -269,8 +264,8 @@ def _unpickle(text: Any) -> Any:
         ) from None
     try:
         return pickle.loads(raw)  # noqa: S301  the caller has shown the token
-    except Exception as error:  # noqa: BLE001  a pickle may raise anything
-        raise CallFault(400, f"An argument cannot be unpickled: {type(error).__name__}: {error}.") from None
+    except BaseException as error:  # noqa: BLE001  a pickle may raise anything
+        raise CallFault(400, f"An argument cannot be unpickled: {text_of(error)}.") from None
 
 
 def _as_it_is(value: Any) -> Any:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
+from flash_runtime.exceptions import kind_of
+
 _STICKY_CODES = frozenset(
     {46, 100, 214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999}
 )
@@ -56,7 +58,7 @@ class GpuFailure(Exception):
     """Stands in for an exception of a handler's that says something about the device."""
 
     def __init__(self, raised: BaseException) -> None:
-        super().__init__(f"the handler raised {type(raised).__name__}")
+        super().__init__(f"the handler raised {kind_of(raised)}")
         self.raised = raised
 
 

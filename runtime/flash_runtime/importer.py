@@ -18,6 +18,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Literal
 
 from flash_runtime.errors import UserCodeFault
+from flash_runtime.exceptions import kind_of
 
 log = logging.getLogger("flash_runtime.importer")
 
@@ -214,7 +215,7 @@ def _describe(module: str, error: BaseException, frames: TracebackType | None) -
         return f"Module `{module}` needs `{error.name}`, which is not here.", _missing_remedy(
             error.name, frames
         )
-    return f"Module `{module}` raised {type(error).__name__} while it was imported.", None
+    return f"Module `{module}` raised {kind_of(error)} while it was imported.", None
 
 
 def _missing_remedy(name: str, frames: TracebackType | None) -> str | None:

@@ -12,6 +12,8 @@ from typing import Any
 
 KEPT = 100
 """Instances that a worker keeps."""
+LONGEST_ID = 256
+"""Characters of an id, which is kept as long as its instance."""
 
 
 def _now() -> str:
@@ -65,8 +67,9 @@ class Instances:
         """A new one, in the place of another with that id. Raises what `construct` does."""
         made = Instance(instance_id or f"{class_name}_{uuid.uuid4().hex[:8]}", class_name, construct())
         with self._lock:
+            gone = [self._kept.pop(made.id, None)]
             self._kept[made.id] = made
-            self._kept.move_to_end(made.id)
             while len(self._kept) > self._limit:
-                self._kept.popitem(last=False)
+                gone.append(self._kept.popitem(last=False)[1])
+        del gone  # without the lock: what they do at their end is user code
         return made

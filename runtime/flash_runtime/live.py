@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from flash_runtime.exceptions import text_of
 from flash_runtime.forms import CallFault, Invocation
 
 _lock = threading.Lock()
@@ -24,8 +25,8 @@ def define(invocation: Invocation) -> Callable[..., Any]:
     namespace: dict[str, Any] = {"__name__": f"flash_live_{invocation.name}"}
     try:
         exec(compile(invocation.source, f"<{invocation.name}>", "exec"), namespace)  # noqa: S102  the mode's purpose
-    except Exception as error:  # user code may raise anything
-        raise CallFault(400, f"The source text fails: {type(error).__name__}: {error}.") from error
+    except BaseException as error:  # user code may raise anything
+        raise CallFault(400, f"The source text fails: {text_of(error)}.") from error
     found = namespace.get(invocation.name)
     if not callable(found) or invocation.is_class is not isinstance(found, type):
         kind = "class" if invocation.is_class else "function"

@@ -16,6 +16,7 @@ import orjson
 
 from flash_runtime import calls, envelope, logs
 from flash_runtime.client import Broken, Client, NotReached, Response
+from flash_runtime.exceptions import text_of
 
 _TRIES = 3
 _PAUSE_SECONDS = 0.1
@@ -170,8 +171,8 @@ def _read(what: str, response: Response) -> tuple[Any, dict[str, Any]]:
     try:
         header, start = envelope.unpack_header(view)
         value = envelope.unpack_value(view, header, start)
-    except Exception as error:  # a pickle may raise anything
-        raise PeerError(f"{what}: its answer cannot be read: {type(error).__name__}: {error}.") from error
+    except BaseException as error:  # a pickle may raise anything
+        raise PeerError(f"{what}: its answer cannot be read: {text_of(error)}.") from error
     if header.get("success") is True:
         return value, header
     trace = header.get("traceback") or ""

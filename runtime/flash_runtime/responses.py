@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from flash_runtime.exceptions import kind_of
+
 MEDIA_TYPES = ("text/plain", "application/octet-stream", "application/x-ndjson")
 """Of streams: of text, of bytes, and of anything else as a JSON value a line."""
 _END = object()
@@ -28,7 +30,7 @@ class HandlerExit(Exception):
     """A handler raised something that is meant to end a process, a loop or a generator: SystemExit, …"""
 
     def __init__(self, raised: BaseException) -> None:
-        super().__init__(f"the handler raised {type(raised).__name__}")
+        super().__init__(f"the handler raised {kind_of(raised)}")
         self.raised = raised
 
 

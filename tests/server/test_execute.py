@@ -45,6 +45,35 @@ def fails(text):
 def exits():
     raise SystemExit(3)
 
+class Hostile(Exception):
+    def __str__(self):
+        raise SystemExit(4)
+
+    def __reduce__(self):
+        raise SystemExit(5)
+
+class Nameless(type):
+    @property
+    def __name__(self):
+        raise SystemExit(6)
+
+class HostileByItsClass(Exception, metaclass=Nameless):
+    pass
+
+def hostile(by_its_class=False):
+    raise HostileByItsClass if by_its_class else Hostile
+
+async def hostile_later():
+    raise Hostile
+
+def hostile_result():
+    return Hostile()
+
+def endless():
+    endless = []
+    endless.append(endless)
+    return endless
+
 def unpicklable():
     return threading.Lock()
 
@@ -78,18 +107,26 @@ def job(text: str, times: int = 2):
 
 async def route():
     return "a route"
+
+def hostile_route():
+    raise HostileByItsClass
 """
-NAMES = ["add", "later", "fails", "exits", "unpicklable", "echo", "slow", "write_to", "Counter"]
+NAMES = [
+    "add", "later", "fails", "exits", "hostile", "hostile_later", "hostile_result", "endless", "unpicklable",
+    "echo", "slow", "write_to", "Counter",
+]  # fmt: skip
 
 
 def application(tmp_path: Path) -> Path:
     """A load-balanced resource, and a queue-based one whose function is `job`."""
-    directory = user_code(tmp_path, SOURCE, [("GET", "/route", "route")], name="case")
+    directory = user_code(
+        tmp_path, SOURCE, [("GET", "/route", "route"), ("GET", "/hostile", "hostile_route")], name="case"
+    )
     path = directory / "flash_manifest.json"
     manifest = json.loads(path.read_text())
     functions = manifest["resources"]["case"]["functions"]
     functions += [
-        {"name": name, "module": "main", "is_async": name == "later", "is_class": name == "Counter"}
+        {"name": name, "module": "main", "is_async": "later" in name, "is_class": name == "Counter"}
         for name in NAMES
     ]
     manifest["resources"]["jobs"] = {
@@ -184,6 +221,12 @@ def test_a_function_that_raises_is_a_500_with_its_traceback_for_who_may_see_it(s
         (plain("add", 1, 2, 3), 400, "too many positional"),
         (plain("Counter"), 400, "is a class"),
         (plain("exits"), 500, "SystemExit"),
+        (plain("hostile"), 500, "Hostile: (its message could not be made)"),
+        (plain("hostile", True), 500, "HostileByItsClass: \n"),
+        (plain("hostile_later"), 500, "Hostile: (its message could not be made)"),
+        ({"function_name": "hostile"}, 500, "Hostile: (its message could not be made)"),
+        ({"function_name": "hostile_result"}, 500, "cannot be pickled: SystemExit: 5"),
+        (plain("endless"), 500, "cannot be sent as JSON: RecursionError"),
         ({"function_name": "unpicklable"}, 500, "cannot be pickled"),
         (plain("unpicklable"), 500, "cannot be sent as JSON"),
         ({"function_name": "add", "args": ["@@@"]}, 400, "no base64"),
@@ -215,6 +258,7 @@ def test_a_function_that_raises_is_a_500_with_its_traceback_for_who_may_see_it(s
             404,
             "no instance `x`",
         ),
+        ({"execution_type": "class", "class_name": "Counter", "instance_id": "x" * 257}, 400, "at most 256"),
     ],
 )
 def test_what_cannot_be_done_has_its_status_and_says_why(server, content, status, text):
@@ -223,6 +267,34 @@ def test_what_cannot_be_done_has_its_status_and_says_why(server, content, status
     assert answer.json()["success"] is False
     assert text in answer.json()["error"]
     assert post(server, plain("add", 1)).json()["json_result"] == 2  # the worker serves on
+
+
+class Exiting:
+    def __reduce__(self):
+        return exec, ("raise SystemExit(7)",)
+
+
+def test_a_pickle_that_exits_is_a_400(server):
+    told = post(server, {"function_name": "echo", "args": [packed(Exiting())]})
+    assert (told.status_code, told.json()["error"]) == (
+        400,
+        "An argument cannot be unpickled: SystemExit: 7.",
+    )
+    status, answered, _ = call_envelope(server, {"function": "echo"}, ((Exiting(),), {}))
+    assert (status, answered["success"]) == (400, False)
+
+
+def test_what_hostile_exceptions_leave_behind_is_every_threads_place(tmp_path):
+    settings = {"FLASH_EXECUTE_TOKEN": TOKEN, "FLASH_MAX_CONCURRENCY": 2, "FLASH_REQUEST_TIMEOUT": 5}
+    with serve(tmp_path, FLASH_APP_DIR=application(tmp_path), **settings) as server:
+        workers = server.workers()
+        for _ in range(2):
+            for name in ("hostile", "hostile_later", "exits"):
+                assert post(server, plain(name)).status_code == 500
+            assert call_envelope(server, {"function": "hostile"}, ((), {}))[0] == 500
+            assert server.client.get("/hostile").status_code == 500
+        assert post(server, plain("add", 1)).json()["json_result"] == 2
+        assert server.workers() == workers
 
 
 def test_a_body_over_the_limit_is_a_413_before_it_is_read(server):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from flash_runtime import envelope
 from tests import vendor
 from tests.serving import Server, free_port, serve, user_code
 
@@ -231,6 +232,17 @@ def test_a_peer_with_another_token_says_so(tmp_path):
             assert TOKEN not in server.log
 
 
+class Exiting:
+    def __reduce__(self) -> tuple[object, ...]:
+        return exec, ("raise SystemExit(7)",)
+
+
+def hostile_answer() -> bytes:
+    body = b"".join(envelope.pack({"success": True}, Exiting()))
+    kind = envelope.CONTENT_TYPE
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\ncontent-type: %b\r\n\r\n%b" % (len(body), kind, body)
+
+
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
@@ -242,6 +254,7 @@ def test_a_peer_with_another_token_says_so(tmp_path):
             b"content-type: application/vnd.flash.execute\r\n\r\nFLX1",
             "its answer cannot be read: BadEnvelope",
         ),
+        (hostile_answer(), "its answer cannot be read: SystemExit: 7"),
     ],
 )
 def test_a_peer_that_answers_rubbish_is_a_500_whose_log_says_so(tmp_path, answer, text):

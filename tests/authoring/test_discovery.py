@@ -465,7 +465,7 @@ def test_what_an_imported_module_prints_and_leaves_running_does_no_harm(tmp_path
         """,
     )
     assert only(application).name == "a"
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 55  # it was not waited for
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,30 @@ from flash_runtime.errors import Fault
 
 app = typer.Typer(
     name="flash",
-    help="Run, build and deploy endpoints that are written with runpod_flash.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # rich takes longer to import than all the rest of `flash --help`
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from flash_runtime import __version__
+
+        typer.echo(f"flash-runtime {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def flash(
+    version: Annotated[
+        bool,
+        typer.Option("--version", "-v", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Run, build and deploy endpoints that are written with runpod_flash."""
+
 
 Directory = Annotated[Path, typer.Option("--directory", "-C", help="The project's directory.")]
 _HERE = Path()
@@ -155,7 +173,7 @@ def undeploy(
     endpoint: Annotated[str | None, typer.Argument(help="The endpoint to take away.")] = None,
     env: Environment = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", "--force", help="Without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", "--force", "-f", help="Without asking.")] = False,
     directory: Directory = _HERE,
 ) -> None:
     """Take endpoints away; requests that have begun are finished."""

@@ -32,7 +32,9 @@ def built(tmp_path: Path, variables: dict[str, str] | None = None, **modules: st
     assert done.returncode == 0, done.stdout + done.stderr
     artifact = place / ".flash" / "artifact.tar.gz"
     app = tmp_path / "app"
-    with serve(tmp_path, FLASH_BUILD_ARTIFACT_PATH=artifact, FLASH_APP_DIR=app, **(variables or {})) as server:
+    with serve(
+        tmp_path, FLASH_BUILD_ARTIFACT_PATH=artifact, FLASH_APP_DIR=app, **(variables or {})
+    ) as server:
         yield server
 
 

@@ -60,7 +60,9 @@ def test_the_guide_ends_in_running_containers(project, monkeypatch):
     assert names["health"] == {"status": "ok", "gpu": "available"}
 
     # Troubleshooting: an error of the function, whose cause is in the log; and no container.
-    broken = guide.ROUTING.replace('return {"id": 1, ', 'raise RuntimeError("the cause")\n    return {"id": 1, ')
+    broken = guide.ROUTING.replace(
+        'return {"id": 1, ', 'raise RuntimeError("the cause")\n    return {"id": 1, '
+    )
     guide.write(project, users=broken)
     done = guide.run("flash deploy --env production", project, **KEY)
     assert done.returncode == 0, done.stdout + done.stderr

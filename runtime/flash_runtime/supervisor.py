@@ -241,9 +241,8 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._boot_fault = self._why(worker, status)
             # The last one is told of at the end, once.
             why = "" if self._is_hopeless(now) else f"\n{self._boot_fault[1]}"
-            log.error(
-                "worker of slot %d could not boot, try %d%s", keeping.slot.number, keeping.boots_failed, why
-            )
+            slot, tried = keeping.slot.number, keeping.boots_failed
+            log.error("worker of slot %d could not boot, try %d%s", slot, tried, why)
 
     def _on_given_up(self, keeping: Keeping, worker: WorkerProcess) -> None:
         fault = worker.record.fault()
@@ -275,8 +274,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         )
         # A fault of the artifact's is the same at every try; one of user code may be the network's.
         certain = self._boot_fault[0] != EXIT_SOFTWARE
-        too_late = now - self._last_ready > self._settings.boot_timeout
-        return certain or tried_all or too_late
+        return certain or tried_all or now - self._last_ready > self._settings.boot_timeout
 
     # Stopping.
 

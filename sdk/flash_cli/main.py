@@ -61,10 +61,11 @@ def build(
     from rich.console import Console
 
     from flash_cli import build as building
-    from flash_cli import report
+    from flash_cli import dotenv, report
     from flash_cli.project import Project
 
     project = Project.find(directory)
+    dotenv.enter(project.root)
     options = building.BuildOptions(
         python=python_version,
         platform=platform,
@@ -140,7 +141,9 @@ def deploy(
 ) -> None:
     """Build, and bring the endpoints to an environment: what served before ends when the new is healthy."""
     from flash_cli import deploy as deployment
+    from flash_cli import dotenv
 
+    dotenv.enter(directory)
     (deployment.preview if preview else deployment.deploy)(directory, env, timeout, exclude, no_deps)
 
 

@@ -90,6 +90,17 @@ def test_every_fault_in_the_operations_page_has_its_test():
         assert f"def {name}(" in tests, name
 
 
+def test_every_difference_from_the_vendors_package_has_its_test():
+    text = (ROOT / "docs/moving-from-runpod-flash.md").read_text()
+    rows = re.findall(r"^\| (?!There|-).*\|$", text, re.MULTILINE)
+    tests = "".join(path.read_text() for path in ROOT.glob("tests/**/test_*.py"))
+    assert len(rows) > 40
+    for row in rows:
+        assert re.search(r"\| `test_\w+` \|$", row), row
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert f"def {name}(" in tests, name
+
+
 def test_the_architecture_page_names_every_module():
     text = (ROOT / "docs/architecture.md").read_text()
     for path in ROOT.glob("runtime/flash_runtime/*.py"):

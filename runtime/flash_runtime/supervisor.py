@@ -239,10 +239,10 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             )  # fmt: skip
         else:
             self._boot_fault = self._why(worker, status)
-            log.error(
-                "worker of slot %d could not boot, try %d\n%s",
-                keeping.slot.number, keeping.boots_failed, self._boot_fault[1],
-            )  # fmt: skip
+            # The last one is told of at the end, once.
+            why = "" if self._is_hopeless(now) else f"\n{self._boot_fault[1]}"
+            slot, tried = keeping.slot.number, keeping.boots_failed
+            log.error("worker of slot %d could not boot, try %d%s", slot, tried, why)
 
     def _on_given_up(self, keeping: Keeping, worker: WorkerProcess) -> None:
         fault = worker.record.fault()
@@ -260,18 +260,21 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         return worker.record.fault() or (EXIT_SOFTWARE, silent)
 
     def _give_up_if_hopeless(self, now: float) -> None:
+        if self._boot_fault is not None and self._is_hopeless(now):
+            self._board.phase = Phase.FAILED
+            raise HaltServer("the application cannot be served", self._boot_fault[0])
+
+    def _is_hopeless(self, now: float) -> bool:
+        """Whether no worker can serve, and none will."""
         if self._boot_fault is None or self._board.any_ready():
-            return
+            return False
         tried_all = all(
             each.given_up or (each.boots_failed >= self._settings.boot_tries and each.worker is None)
             for each in self._keeping
         )
         # A fault of the artifact's is the same at every try; one of user code may be the network's.
         certain = self._boot_fault[0] != EXIT_SOFTWARE
-        too_late = now - self._last_ready > self._settings.boot_timeout
-        if certain or tried_all or too_late:
-            self._board.phase = Phase.FAILED
-            raise HaltServer("the application cannot be served", self._boot_fault[0])
+        return certain or tried_all or now - self._last_ready > self._settings.boot_timeout
 
     # Stopping.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -51,6 +52,12 @@ def read(root: Path) -> dict[str, str]:
             )
         variables[match["name"]] = _value(match)
     return variables
+
+
+def enter(root: Path) -> None:
+    """Have the project's variables in this process; those that it has already stay. Raises `ConfigFault`."""
+    for name, value in read(root).items():
+        os.environ.setdefault(name, value)
 
 
 def _value(match: re.Match[str]) -> str:

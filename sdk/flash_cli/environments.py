@@ -83,7 +83,8 @@ def _template(value: Any) -> str:
 
 
 def _key(check: Callable[[Any], Any], default: Any = None) -> Any:
-    return field(default=default, metadata={"check": check})
+    # A factory: Python 3.11 takes no mapping for a default, not even one that cannot be changed.
+    return field(default_factory=lambda: default, metadata={"check": check})
 
 
 @dataclass(frozen=True, kw_only=True)

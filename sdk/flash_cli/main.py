@@ -13,12 +13,30 @@ from flash_runtime.errors import Fault
 
 app = typer.Typer(
     name="flash",
-    help="Run, build and deploy endpoints that are written with runpod_flash.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # rich takes longer to import than all the rest of `flash --help`
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from flash_runtime import __version__
+
+        typer.echo(f"flash-runtime {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def flash(
+    version: Annotated[
+        bool,
+        typer.Option("--version", "-v", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Run, build and deploy endpoints that are written with runpod_flash."""
+
 
 Directory = Annotated[Path, typer.Option("--directory", "-C", help="The project's directory.")]
 _HERE = Path()
@@ -43,10 +61,11 @@ def build(
     from rich.console import Console
 
     from flash_cli import build as building
-    from flash_cli import report
+    from flash_cli import dotenv, report
     from flash_cli.project import Project
 
     project = Project.find(directory)
+    dotenv.enter(project.root)
     options = building.BuildOptions(
         python=python_version,
         platform=platform,
@@ -122,7 +141,9 @@ def deploy(
 ) -> None:
     """Build, and bring the endpoints to an environment: what served before ends when the new is healthy."""
     from flash_cli import deploy as deployment
+    from flash_cli import dotenv
 
+    dotenv.enter(directory)
     (deployment.preview if preview else deployment.deploy)(directory, env, timeout, exclude, no_deps)
 
 
@@ -155,7 +176,7 @@ def undeploy(
     endpoint: Annotated[str | None, typer.Argument(help="The endpoint to take away.")] = None,
     env: Environment = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", "--force", help="Without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", "--force", "-f", help="Without asking.")] = False,
     directory: Directory = _HERE,
 ) -> None:
     """Take endpoints away; requests that have begun are finished."""

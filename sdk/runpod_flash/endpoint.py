@@ -85,10 +85,9 @@ class Endpoint:
             self.workers_min, self.workers_max = options.workers_of(workers)
             self.volume = options.volumes_of(volume)
             options.check_numbers(idle_timeout, max_concurrency)
-            options.check_datacenter(datacenter, is_cpu=cpu is not None)
-            options.check_kinds(
-                dependencies, system_dependencies, env, scaler_type, template, min_cuda_version
-            )
+            options.check_datacenter(datacenter, self.volume, is_cpu=bool(cpu))
+            cuda = min_cuda_version if cpu is None else None
+            options.check_kinds(dependencies, system_dependencies, env, scaler_type, template, cuda)
         except ValueError as error:
             raise ValueError(f"{error}{caller()}") from None
         if cpu is None and id is None:

@@ -89,8 +89,8 @@ def volumes_of(volume: NetworkVolume | list[NetworkVolume] | None) -> list[Netwo
     return volumes
 
 
-def check_datacenter(datacenter: Any, *, is_cpu: bool) -> None:
-    """Data centres must be known; CPU endpoints cannot be in all of them."""
+def check_datacenter(datacenter: Any, volumes: list[NetworkVolume] | None, *, is_cpu: bool) -> None:
+    """Data centres must be known, and have the volumes; CPU endpoints cannot be in all of them."""
     given = datacenter if isinstance(datacenter, list | tuple) else [datacenter] if datacenter else []
     centers = [each if isinstance(each, DataCenter) else DataCenter.from_string(str(each)) for each in given]
     without = [center.value for center in centers if center not in CPU_DATACENTERS]
@@ -99,6 +99,12 @@ def check_datacenter(datacenter: Any, *, is_cpu: bool) -> None:
             f"CPU endpoints are not available in {', '.join(without)}: they are in "
             f"{', '.join(sorted(center.value for center in CPU_DATACENTERS))}"
         )
+    for volume in volumes or ():
+        if centers and volume.datacenter not in centers:
+            raise ValueError(
+                f"volume: {volume!r} is in none of the endpoint's data centers, "
+                f"{', '.join(center.value for center in centers)}"
+            )
 
 
 def check_numbers(idle_timeout: int | None, max_concurrency: int) -> None:

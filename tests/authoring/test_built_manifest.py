@@ -1,6 +1,7 @@
 """The manifest is the vendor's but for a few keys, each with its reason."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,8 @@ def compared(manifest):
     for resource in kept["resources"].values():
         # Theirs are sorted by name; ours are in the order of the source, in which routes are matched.
         resource["functions"].sort(key=lambda function: function["name"])
+        # Theirs names the image of Python 3.12, whatever the artifact is built for.
+        resource["imageName"] = re.sub(r":py3\.\d+-", ":py-", resource["imageName"])
         for function in resource["functions"]:
             # Theirs is of what the SDK puts in a function's place: true of every queue-based one, and false
             # of asynchronous generators. The worker reads neither.
@@ -132,3 +135,12 @@ def test_the_order_of_a_module_is_that_of_its_routes(tmp_path):
     manifest = manifest_of(discover(write(tmp_path, {"main.py": source})), "3.12")
     assert list(manifest["routes"]["a"]) == ["GET /z", "GET /a"]
     assert encode(manifest) == encode(json.loads(encode(manifest)))
+
+
+def test_the_image_that_is_named_has_the_artifacts_python(tmp_path):
+    application = discover(write(tmp_path, {"main.py": VARIETY}))
+    for version in ("3.11", "3.12"):
+        manifest = manifest_of(application, version)
+        assert manifest["python_version"] == version
+        assert manifest["resources"]["c1"]["imageName"].endswith(f":py{version}-latest")
+        assert manifest["resources"]["cl"]["imageName"] == "vllm/vllm-openai:latest"

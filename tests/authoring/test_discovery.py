@@ -139,6 +139,7 @@ def test_queue_based_endpoints_decorate_functions_and_classes(tmp_path):
     held, named, unnamed = application.endpoints
     assert [held.name, named.name, unnamed.name] == ["held", "named", "unnamed"]
     assert not named.is_load_balanced
+    assert [each.functions[0].is_async for each in (named, unnamed)] == [True, False]
     (model,) = held.functions
     assert (model.is_class, model.is_async, model.class_methods) == (True, True, ("load", "predict"))
 
@@ -465,7 +466,7 @@ def test_what_an_imported_module_prints_and_leaves_running_does_no_harm(tmp_path
         """,
     )
     assert only(application).name == "a"
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 55  # it was not waited for
 
 
 @pytest.mark.parametrize(

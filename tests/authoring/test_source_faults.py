@@ -55,7 +55,7 @@ def test_a_route_that_cannot_be_is_a_fault_with_its_line_and_fix(tmp_path, route
         ('name="a", gpu=GpuGroup.ANY, cpu="cpu3c-1-2"', "gpu and cpu are mutually exclusive"),
         ('name="a", workers=(3, 1)', "workers min (3) cannot exceed max (1)"),
         ('name="a", workers="many"', "workers must be an int or a (min, max) tuple"),
-        ('name="a", cpu="cpu9"', "'cpu9' is not a valid CpuInstanceType"),
+        ('name="a", cpu="cpu9"', "cpu: 'cpu9' is none of cpu3g-1-4"),
         ('name="a", max_concurrency=0', "max_concurrency must be >= 1"),
         ('name="a", wrkers=1', "unexpected keyword argument 'wrkers'"),
         ('"a", "b"', "one positional argument"),
@@ -64,11 +64,11 @@ def test_a_route_that_cannot_be_is_a_fault_with_its_line_and_fix(tmp_path, route
         ('name="a/b"', "cannot be an endpoint's name"),
         ('name=""', "cannot be an endpoint's name"),
         ('name="a", datacenter="MOON-1"', "there is no datacenter 'MOON-1'"),
-        ('name="a", min_cuda_version="99"', "'99' is not a valid CudaVersion"),
+        ('name="a", min_cuda_version="99"', "min_cuda_version: '99' is none of 11.8"),
         ('name="a", dependencies="numpy"', "dependencies must be a list of strings, got 'numpy'"),
         ('name="a", dependencies=[1]', "dependencies must be a list of strings"),
-        ('name="a", env={"A": 1}', "env must be a mapping of strings to strings"),
-        ('name="a", template={"name": "t"}', "'dict' object has no attribute"),
+        ('name="a", env={"A": 1}', "env must be a dict of strings to strings"),
+        ('name="a", template={"name": "t"}', "template must be a PodTemplate, got {'name': 't'}"),
         ("name=3", "cannot be an endpoint's name"),
         ('cpu="cpu3c-1-2"', "name is required for load-balanced endpoints"),
     ],
@@ -79,6 +79,7 @@ def test_an_endpoint_that_the_sdk_refuses_is_a_fault_in_its_words(tmp_path, argu
     )
     assert place == "main.py:3"
     assert what in said
+    assert ".py" not in said
     assert fix
 
 

@@ -21,11 +21,11 @@ from docker.errors import DockerException
 from flash_cli import loglines
 from flash_cli.environments import DockerEnvironment
 from flash_cli.faults import TargetFault
+from flash_cli.loglines import Line, merged
 from flash_cli.services import TOKEN, Release, Service, slug
 from flash_cli.targets import LAST_LINES, Say, State, engine
-from flash_cli.targets.containers import SHUT, answers, end, followed, health_of, token_of
+from flash_cli.targets.engine import SHUT, answers, end, followed, health_of, token_of
 from flash_cli.targets.fronts import Fronts, workers_of
-from flash_cli.targets.streams import Line, merged
 
 _POLL_SECONDS = 0.3
 _FRONT_SECONDS = 20.0

@@ -14,7 +14,7 @@ from docker.errors import APIError, DockerException
 
 from flash_cli.environments import DockerEnvironment
 from flash_cli.services import PORT, Service
-from flash_cli.targets.containers import SHUT
+from flash_cli.targets.engine import SHUT
 
 FIRST_PORT = 8000
 PORTS = 1000

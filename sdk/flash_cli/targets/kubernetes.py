@@ -17,12 +17,22 @@ from pathlib import Path
 from flash_cli import loglines
 from flash_cli.environments import KubernetesEnvironment
 from flash_cli.faults import ConfigFault, TargetFault
+from flash_cli.loglines import Line, lines_of, merged
 from flash_cli.services import PORT, TOKEN, Release, Service, slug
 from flash_cli.targets import LAST_LINES, Say, State
 from flash_cli.targets.cluster import Cluster, selector
-from flash_cli.targets.objects import Object, artifact_name, image_of, labels_of, objects_of, secret_of
-from flash_cli.targets.rollout import containers, hopeless, is_of, is_rolled_out
-from flash_cli.targets.streams import Line, lines_of, merged
+from flash_cli.targets.objects import (
+    Object,
+    artifact_name,
+    containers,
+    hopeless,
+    image_of,
+    is_of,
+    is_rolled_out,
+    labels_of,
+    objects_of,
+    secret_of,
+)
 from flash_cli.targets.written import Written
 
 _POLL_SECONDS = 1.0

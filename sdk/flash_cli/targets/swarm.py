@@ -29,9 +29,9 @@ from docker.types import (
 from flash_cli import loglines
 from flash_cli.environments import DockerEnvironment
 from flash_cli.faults import ConfigFault, TargetFault
+from flash_cli.loglines import Line, lines_of, merged
 from flash_cli.services import DRAIN_SECONDS, PORT, TOKEN, Release, Service, slug
 from flash_cli.targets import LAST_LINES, Say, State, engine
-from flash_cli.targets.streams import Line, lines_of, merged
 
 _SECOND = 10**9
 """In the engine's unit of time."""

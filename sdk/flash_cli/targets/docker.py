@@ -23,7 +23,7 @@ from flash_cli.environments import DockerEnvironment
 from flash_cli.faults import TargetFault
 from flash_cli.loglines import Line, merged
 from flash_cli.services import TOKEN, Release, Service, slug
-from flash_cli.targets import LAST_LINES, Say, State, engine
+from flash_cli.targets import LAST_LINES, UNCHANGED, Say, State, engine
 from flash_cli.targets.engine import SHUT, answers, end, followed, health_of, token_of
 from flash_cli.targets.fronts import Fronts, workers_of
 
@@ -233,7 +233,7 @@ class DockerTarget:
 def _unhealthy(what: str, container: Any, how: str) -> TargetFault:
     lines = engine.last_lines(container, LAST_LINES)
     return TargetFault(
-        f"{what[0].upper()}{what[1:]} {how}; what served before serves on.",
+        f"{what[0].upper()}{what[1:]} {how}; {UNCHANGED}.",
         where=f"the container {container.name}, which is removed",
         remedy="mend what its log says, and deploy again.",
         log=loglines.last(lines, LAST_LINES),

@@ -81,8 +81,6 @@ def _remedy(error: APIError) -> str:
         return "install NVIDIA's container toolkit; or set gpus = false in the environment's table."
     if "already in use by container" in text:
         return "that container is not one of this deployment's: rename or remove it."
-    if "port is already allocated" in text or "address already in use" in text:
-        return "free that port, or choose another one under `ports` in the environment's table."
     return "see `docker info`, and the engine's log."
 
 

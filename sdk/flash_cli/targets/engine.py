@@ -8,7 +8,7 @@ import io
 import os
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,14 +149,10 @@ def last_lines(container: Any, count: int) -> list[str]:
     return log.decode(errors="replace").splitlines()
 
 
-def token_of(workers: list[Any]) -> str | None:
-    """That of the deployment before: old and new endpoints call each other while they change."""
-    for worker in workers:
-        for variable in worker.attrs["Config"]["Env"]:
-            name, _, value = variable.partition("=")
-            if name == TOKEN:
-                return str(value)
-    return None
+def token_of(variables: Iterable[str]) -> str | None:
+    """That of the deployment before, among its `NAME=value`: old and new endpoints call each other."""
+    values = (value for name, _, value in (each.partition("=") for each in variables) if name == TOKEN)
+    return next(values, None)
 
 
 def answers(worker: Any) -> bool:

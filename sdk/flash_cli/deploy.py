@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from flash_cli import examples
 from flash_cli.application import Application, DeclaredEndpoint
 from flash_cli.environments import PREVIEW, DockerEnvironment, Environment, environment_of, the_only_one
 from flash_cli.faults import ConfigFault, OutputFault, TargetFault
@@ -21,8 +22,8 @@ from flash_cli.services import left_out, release_of
 from flash_cli.targets import Target, target_of
 from flash_runtime.errors import UsageFault
 
-BOOT_SECONDS = 480.0
-"""As FLASH_BOOT_TIMEOUT has it."""
+KEY = "FLASH_API_KEY"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def say(line: str) -> None:
@@ -36,33 +37,34 @@ def deploy(directory: Path, env: str | None, timeout: float, exclude: str, no_de
     project = Project.find(directory)
     environment = environment_of(project.config, env or the_only_one(project.config))
     target = target_of(environment, project.name, project.root)
-    application, artifact = _built(project, environment, target, exclude, no_deps)
-    urls = bring(application, artifact, environment, target, timeout)
-    _record(project.root, environment.name, urls)
+    with _signals():
+        application, artifact = _built(project, environment, target, exclude, no_deps)
+        try:
+            urls = bring(application, artifact, environment, target, timeout)
+        except KeyboardInterrupt:
+            say("interrupted; `flash status` shows what serves")
+            raise
+    if urls:
+        _record(project.root, environment.name, urls)
 
 
 def preview(directory: Path, env: str | None, timeout: float, exclude: str, no_deps: bool) -> None:
     """The same in containers of this machine, with their logs, until Ctrl-C or SIGTERM; nothing is left."""
     project = Project.find(directory)
-    environment = _for_preview(environment_of(project.config, env or PREVIEW))
-    target = target_of(environment, project.name, project.root)
+    names = list(project.config.get("env") or {})
+    environment = _for_preview(
+        environment_of(project.config, env or (names[0] if len(names) == 1 else PREVIEW))
+    )
     from flash_cli.targets.docker import DockerTarget
 
-    assert isinstance(target, DockerTarget)
+    target = DockerTarget(environment, project.name)
     if environment.gpus and not target.has_gpus:
         say("this engine has no GPUs (no NVIDIA runtime): endpoints with gpu= run without one")
         environment = dataclasses.replace(environment, gpus=False)
         target = DockerTarget(environment, project.name)
-    application, artifact = _built(project, environment, target, exclude, no_deps)
-    run_preview(application, artifact, environment, target, timeout)
-
-
-def run_preview(
-    application: Application, artifact: Path, environment: Environment, target: Target, timeout: float
-) -> None:
-    """Deploy, show the logs until Ctrl-C or SIGTERM, and take all away, whatever happens."""
-    names = [endpoint.name for endpoint in application.endpoints]
     with _signals():
+        application, artifact = _built(project, environment, target, exclude, no_deps)
+        names = [endpoint.name for endpoint in application.endpoints]
         try:
             bring(application, artifact, environment, target, timeout)
             say("Ctrl-C ends it and removes everything")
@@ -73,7 +75,7 @@ def run_preview(
         except KeyboardInterrupt:
             say("")
         finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave containers behind
+            _ignore_signals()
             target.undeploy(names, say)
 
 
@@ -85,17 +87,26 @@ def bring(
     for line in left_out(application):
         say(line)
     urls = target.deploy(release, say)
-    guarded = "FLASH_API_KEY" in (*environment.secrets, *environment.env)
+    keys = {each.endpoint: {**each.environ, **release.secrets}.get(KEY) for each in release.services}
     for endpoint in application.endpoints:
         if endpoint.name in urls:
-            print(f"{endpoint.name}  {urls[endpoint.name]}")
-            print(f"  {curl(endpoint, urls[endpoint.name], guarded)}")
+            url, key = urls[endpoint.name], keys[endpoint.name]
+            print(f"{endpoint.name}  {url}")
+            print(f"  {_asked(environment, url, key) or curl(endpoint, url, bool(key))}")
     sys.stdout.flush()
     return urls
 
 
+def _asked(environment: Environment, url: str, key: str | None) -> str | None:
+    """A call with values that fit, by the API document of what is deployed; None where it cannot be had."""
+    if not isinstance(environment, DockerEnvironment):
+        return None  # names of a cluster lead nowhere from here
+    document = examples.document_of(url, key)
+    return examples.curl(document, url, with_key=bool(key)) if document else None
+
+
 def curl(endpoint: DeclaredEndpoint, url: str, guarded: bool) -> str:
-    """A command that calls the endpoint: a route that needs no value, where it has one."""
+    """A command that calls the endpoint, from its source alone: a route that needs no value, if it can be."""
     routes = [each for each in endpoint.functions if each.path is not None and each.method is not None]
     routes.sort(key=lambda each: (each.method != "GET", "{" in (each.path or "")))
     method, path, body = "POST", "/runsync", '{"input": {}}'
@@ -132,6 +143,8 @@ def logs(directory: Path, env: str | None, endpoint: str | None, follow: bool, l
     _, environment, target = _deployed(directory, env)
     names = [state.endpoint for state in target.status()]
     _known(endpoint, names, environment)
+    if not names:
+        say(f"nothing is deployed to {environment.name}")
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
         _show(target.logs(endpoint, follow=follow, lines=lines), names, prefix=endpoint is None)
 
@@ -178,10 +191,8 @@ def _deployed(directory: Path, env: str | None) -> tuple[Project, Environment, T
 
 def _for_preview(environment: Environment) -> DockerEnvironment:
     """On this machine's engine, at free ports, with logs for a person; else as the environment says."""
-    host = environment.host if isinstance(environment, DockerEnvironment) else None
     return DockerEnvironment(
         name=PREVIEW,
-        host=host,
         image=environment.image,
         gpu_image=environment.gpu_image,
         python=environment.python,
@@ -193,15 +204,23 @@ def _for_preview(environment: Environment) -> DockerEnvironment:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """SIGTERM is Ctrl-C, too, until the block ends; then both are what they were."""
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    for each in before:
-        signal.signal(each, signal.default_int_handler)
+    """SIGTERM is Ctrl-C, too, until the block ends; and while one is seen to, others are ignored."""
+
+    def interrupt(*_: object) -> None:
+        _ignore_signals()  # a second one would leave containers behind
+        raise KeyboardInterrupt
+
+    before = {each: signal.signal(each, interrupt) for each in _SIGNALS}
     try:
         yield
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def _ignore_signals() -> None:
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
 
 
 def _show(lines: Iterator[tuple[str, str]], names: list[str], *, prefix: bool = True) -> None:

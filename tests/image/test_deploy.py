@@ -1,35 +1,36 @@
-"""`flash deploy` to a real Docker engine: services of two endpoints, changed while they are asked."""
+"""`flash deploy` to a real engine: what its users do by the command, and what it leaves behind."""
 
 from __future__ import annotations
 
-import gc
-import json
+import contextlib
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import docker
 import httpx
 import pytest
+from docker.errors import APIError
 
-from flash_cli.application import Application, DeclaredEndpoint, Function, Place
-from flash_cli.environments import DockerEnvironment
-from flash_cli.faults import TargetFault
-from flash_cli.services import release_of
-from flash_cli.targets.docker import DockerTarget
-from tests.image.containers import PYTHON, pack
-from tests.serving import until
+from tests.serving import environment, free_port, until
 
-PROJECT = "deploy-test"
+FLASH = Path(sys.executable).parent / "flash"
 API = """
 import os
 from runpod_flash import Endpoint
 from scores import score
-api = Endpoint(name="api", cpu="cpu3c-1-2", workers=(2, 3))
+api = Endpoint(name="api", cpu="cpu3c-1-2", workers=(2, 3), env={"OWN": "own", "SHARED": "under"})
+
+@api.post("/score")
+async def scored(text: str):
+    return await score(text)
 
 @api.get("/version")
 def version():
@@ -38,10 +39,6 @@ def version():
 @api.get("/environ")
 def environ():
     return [os.environ.get(name) for name in ("OWN", "SHARED", "SECRET")]
-
-@api.post("/score")
-async def scored(text: str):
-    return await score(text)
 """
 SCORES = """
 from runpod_flash import Endpoint
@@ -50,77 +47,134 @@ from runpod_flash import Endpoint
 def score(text):
     return len(text)
 """
+HELLO = """
+from runpod_flash import Endpoint
+api = Endpoint(name="hello", cpu="cpu3c-1-2")
+
+@api.get("/version")
+def version():
+    return "first"
+"""
+TABLE = """
+[tool.flash.env.test]
+target = "docker"
+image = "{image}"
+env = {{ SHARED = "over" }}
+secrets = ["SECRET"]
+"""
 BROKEN = "raise RuntimeError('the weights are gone')\n"
-HANGS = "import time\ntime.sleep(600)\n"
+HANGS = "import time\nprint('loading the weights', flush=True)\ntime.sleep(600)\n"
 
 
 @dataclass(frozen=True)
-class Deployer:
-    """Deploys the application of two endpoints, as the command does when it has built it."""
+class Project:
+    """A project's directory, the command in it, and what the engine has of it."""
 
-    target: DockerTarget
-    environment: DockerEnvironment
+    root: Path
     engine: docker.DockerClient
-    directory: Path
 
-    def application(self) -> Application:
-        def function(name: str, module: str, method: str | None = None, path: str | None = None) -> Function:
-            return Function(name, module, Place(f"{module}.py", 1), method=method, path=path)
+    @property
+    def environ(self) -> dict[str, str]:
+        host = {name: os.environ[name] for name in ("DOCKER_HOST",) if name in os.environ}
+        return environment(SECRET="s3cret", **host)
 
-        routes = (("version", "GET"), ("environ", "GET"), ("scored", "POST"))
-        api = tuple(function(name, "api", method, f"/{name}") for name, method in routes)
-        options = {"cpu": "cpu3c-1-2", "workers": (2, 3), "env": {"OWN": "own", "SHARED": "under"}}
-        endpoints = (
-            DeclaredEndpoint("api", Place("api.py", 5), api, options, calls_others=True),
-            DeclaredEndpoint(
-                "scores", Place("scores.py", 4), (function("score", "scores"),), {"cpu": "cpu3c-1-2"}
-            ),
+    @contextlib.contextmanager
+    def start(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """The command, to be interrupted; killed where it is not through in a minute."""
+        process = subprocess.Popen(
+            [FLASH, *arguments],
+            cwd=self.root,
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
-        return Application(PROJECT, self.directory, endpoints)
+        limit = threading.Timer(60, process.kill)
+        limit.start()
+        try:
+            yield process
+            process.communicate()
+        finally:
+            limit.cancel()
+            process.kill()
+            process.communicate()
 
-    def artifact(self, api: str = API) -> Path:
-        resources: dict[str, Any] = {}
-        for endpoint in self.application().endpoints:
-            functions = [
-                {"name": each.name, "module": each.module, "http_method": each.method, "http_path": each.path}
-                for each in endpoint.functions
-            ]
-            resources[endpoint.name] = {"functions": functions, "is_load_balanced": endpoint.is_load_balanced}
-        registry = {each["name"]: name for name, own in resources.items() for each in own["functions"]}
-        manifest = {"python_version": PYTHON, "resources": resources, "function_registry": registry}
-        place = self.directory / f"case{len(list(self.directory.iterdir()))}"
-        place.mkdir()
-        (place / "api.py").write_text(api)
-        (place / "scores.py").write_text(SCORES)
-        (place / "flash_manifest.json").write_text(json.dumps(manifest))
-        return pack(place)
+    def flash(self, *arguments: str, code: int = 0, **variables: str) -> str:
+        """All that the command prints; it must end with this exit code, on one screen, and tell no secret."""
+        done = subprocess.run(
+            [FLASH, *arguments],
+            cwd=self.root,
+            env=self.environ | variables,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        told = done.stdout + done.stderr
+        assert done.returncode == code, told
+        assert "s3cret" not in told
+        assert "Traceback (most recent call last)\n  File" not in told
+        assert not code or len(told.splitlines()) < 30, told
+        return told
 
-    def __call__(
-        self,
-        api: str = API,
-        *,
-        timeout: float = 30,
-        say: Callable[[str], None] = print,
-        **changed: Any,
-    ) -> dict[str, str]:
-        environment = replace(self.environment, **changed)
-        variables = {"SECRET": "s3cret"}
-        release = release_of(self.application(), environment, self.artifact(api), variables, timeout)
-        return dict(DockerTarget(environment, PROJECT, self.engine).deploy(release, say))
+    def urls(self) -> dict[str, str]:
+        lines = [line.split() for line in self.flash("status").splitlines()[1:]]
+        return {words[0]: words[3] for words in lines}
 
     def containers(self) -> set[str]:
-        found = self.engine.containers.list(all=True, filters={"label": f"flash.project={PROJECT}"})
-        return {each.name for each in found}
+        own = {"label": f"flash.project={self.root.name}"}
+        return {each.name for each in self.engine.containers.list(all=True, filters=own, ignore_removed=True)}
+
+    def is_gone(self) -> bool:
+        """Whether the engine has nothing of it any more."""
+        own = {"label": f"flash.project={self.root.name}"}
+        images = self.engine.images.list(filters=own)
+        return not self.containers() and not self.engine.networks.list(filters=own) and not images
+
+
+@pytest.fixture(scope="module")
+def projects(image: str) -> Iterator[list[Project]]:
+    """Those that were made, which are undeployed at the end; made by `project_of`."""
+    made: list[Project] = []
+    yield made
+    for project in made:
+        (project.root / "pyproject.toml").write_text(TABLE.format(image=image))
+        project.flash("undeploy", "--all", "--yes")
+        assert project.is_gone()
+
+
+def project_of(
+    name: str, made: list[Project], engine: docker.DockerClient, directory: Path, table: str, **modules: str
+) -> Project:
+    root = directory / name
+    root.mkdir()
+    (root / "pyproject.toml").write_text(table)
+    for module, text in modules.items():
+        (root / f"{module}.py").write_text(text)
+    made.append(Project(root, engine))
+    return made[-1]
+
+
+@pytest.fixture(scope="module")
+def deployed(
+    projects: list[Project],
+    engine: docker.DockerClient,
+    image: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Project:
+    """An application of two endpoints, which is deployed; every test leaves it serving."""
+    table = TABLE.format(image=image)
+    directory = tmp_path_factory.mktemp("deployed")
+    project = project_of("deploytest", projects, engine, directory, table, api=API, scores=SCORES)
+    (project.root / "printed.txt").write_text(project.flash("deploy", "--env", "test"))
+    return project
 
 
 @pytest.fixture
-def deployer(engine: docker.DockerClient, image: str, tmp_path: Path) -> Iterator[Deployer]:
-    environment = DockerEnvironment(name="test", image=image, env={"SHARED": "over"}, secrets=("SECRET",))
-    directory = tmp_path / "built"
-    directory.mkdir()
-    target = DockerTarget(environment, PROJECT, engine)
-    yield Deployer(target, environment, engine, directory)
-    target.undeploy(["api", "scores"], print)
+def fresh(projects: list[Project], engine: docker.DockerClient, image: str, tmp_path: Path) -> Project:
+    """An application of one endpoint, which is not deployed yet."""
+    return project_of("deployfresh", projects, engine, tmp_path, TABLE.format(image=image), main=HELLO)
 
 
 class Asking:
@@ -152,125 +206,196 @@ class Asking:
                     self.answers[repr(error)] += 1
 
 
-def test_a_deployment_serves_every_endpoint_and_the_next_one_replaces_it_without_a_lost_request(deployer):
-    urls = deployer()
+def test_every_endpoint_is_served_and_the_printed_commands_call_it(deployed):
+    printed = (deployed.root / "printed.txt").read_text()
+    urls = deployed.urls()
     assert set(urls) == {"api", "scores"}
+    commands = [line.strip() for line in printed.splitlines() if line.startswith("  curl ")]
+    answers = [
+        subprocess.run(["sh", "-c", f"{each} -s -m 10"], check=True, capture_output=True, text=True).stdout
+        for each in commands
+    ]
+    assert answers[0] == "4"  # of api, which asks scores
+    assert '"output":4' in answers[1]
     assert httpx.get(f"{urls['api']}/environ").json() == ["own", "over", "s3cret"]
-    assert httpx.post(f"{urls['api']}/scored", json={"text": "four"}).json() == 4
-    assert httpx.post(f"{urls['scores']}/runsync", json={"input": {"text": "four"}}).json()["output"] == 4
-    states = {state.endpoint: state for state in deployer.target.status()}
-    assert [(states[name].ready, states[name].wanted) for name in ("api", "scores")] == [(2, 2), (1, 1)]
-    before = deployer.containers()
-    assert len(before) == 5
+    rows = [line.split()[:2] for line in deployed.flash("status").splitlines()[1:]]
+    assert rows == [["api", "2/2"], ["scores", "1/1"]]
+    assert not any("s3cret" in path.read_text() for path in (deployed.root / ".flash" / "deployed").iterdir())
 
+
+def test_the_next_release_replaces_it_without_a_lost_request(deployed):
+    urls, before = deployed.urls(), deployed.containers()
+    (deployed.root / "api.py").write_text(API.replace("first", "second"))
     with Asking(urls["api"]) as asking:
-        assert deployer(API.replace("first", "second")) == urls
+        deployed.flash("deploy")
         until(lambda: asking.answers["second"] > 50, "the new one serves")
     assert set(asking.answers) == {"first", "second"}
-    assert {name.rpartition("-")[0] for name in deployer.containers() & before} == {
-        "deploy-test-test-api-front",
-        "deploy-test-test-scores-front",
-    }
-    assert {state.release for state in deployer.target.status()} != {states["api"].release}
-    assert httpx.post(f"{urls['api']}/scored", json={"text": "four"}).json() == 4
+    assert deployed.urls() == urls
+    kept = {name.rpartition("-")[0] for name in deployed.containers() & before}
+    assert kept == {"deploytest-test-api-front", "deploytest-test-scores-front"}
+    assert len(deployed.containers()) == len(before)
 
 
-def test_a_release_that_cannot_start_leaves_the_old_one_serving_and_nothing_of_itself(deployer):
-    urls = deployer()
-    before = deployer.containers()
-    with Asking(urls["api"]) as asking, pytest.raises(TargetFault) as fault:
-        deployer(BROKEN)
-    assert set(asking.answers) == {"first"}
-    assert deployer.containers() == before
-    assert "A worker of api ended with exit code 70" in fault.value.what
-    assert "RuntimeError: the weights are gone" in str(fault.value)
-    assert len(str(fault.value).splitlines()) < 25
-    assert fault.value.exit_code == 69
-
-    with pytest.raises(TargetFault, match="is not healthy after 3 s"):
-        deployer(HANGS, timeout=3)
-    assert deployer.containers() == before
-    assert httpx.get(f"{urls['api']}/version").json() == "first"
-
-
-def test_ctrl_c_in_the_midst_of_a_deployment_leaves_what_was(deployer):
-    def interrupt(line: str) -> None:
-        if "healthy" in line:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        deployer(say=interrupt)
-    assert deployer.containers() == set()
-    assert deployer.engine.networks.list(names=["deploy-test-test"]) == []
+@pytest.mark.parametrize(
+    ("broken", "options", "told"),
+    [
+        (BROKEN, (), ["ended with exit code 70", "RuntimeError: the weights are gone"]),
+        (HANGS, ("--timeout", "3"), ["is not healthy after 3 s", "loading the weights"]),
+    ],
+    ids=["ends", "hangs"],
+)
+def test_a_release_that_is_not_healthy_leaves_the_old_one_serving_and_nothing_of_itself(
+    deployed, broken, options, told
+):
+    url, before = deployed.urls()["api"], deployed.containers()
+    (deployed.root / "api.py").write_text(API + broken)
+    try:
+        with Asking(url) as asking:
+            said = deployed.flash("deploy", *options, code=69)
+    finally:
+        (deployed.root / "api.py").write_text(API)
+    assert len(asking.answers) == 1
+    assert set(asking.answers) <= {"first", "second"}
+    assert all(each in said for each in told)
+    assert deployed.containers() == before
 
 
-def test_a_worker_that_is_killed_costs_at_most_its_own_requests_and_comes_back(deployer):
-    urls = deployer()
-    (first, _) = deployer.engine.containers.list(
-        filters={"label": [f"flash.project={PROJECT}", "flash.endpoint=api", "flash.role=worker"]}
+def test_a_port_that_is_taken_is_named_and_what_served_at_another_serves_on(deployed, image):
+    urls, before = deployed.urls(), deployed.containers()
+    table = TABLE.format(image=image)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (deployed.root / "pyproject.toml").write_text(f"{table}ports = {{ api = {port} }}\n")
+        assert f"Port {port} of 127.0.0.1, for api, is taken" in deployed.flash("deploy", code=69)
+    assert deployed.containers() == before
+    assert httpx.get(f"{urls['api']}/ping").status_code == 200
+    deployed.flash("deploy")
+    assert deployed.urls() == {**urls, "api": f"http://127.0.0.1:{port}"}
+
+
+def test_a_worker_that_is_killed_costs_at_most_its_own_requests_and_comes_back(deployed):
+    (first, _) = deployed.engine.containers.list(
+        filters={"label": [f"flash.project={deployed.root.name}", "flash.endpoint=api", "flash.role=worker"]}
     )
-    with Asking(urls["api"]) as asking:
-        until(lambda: asking.answers["first"] > 20, "it is asked")
-        first.exec_run(["sh", "-c", "kill -9 -1"])
-        until(lambda: deployer.target.status()[0].ready == 1, "one is gone")
-        until(lambda: deployer.target.status()[0].ready == 2, "it is back")
-    lost = asking.answers.total() - asking.answers["first"]
+    with Asking(deployed.urls()["api"]) as asking:
+        until(lambda: asking.answers.total() > 20, "requests")
+        first.exec_run(["kill", "-9", "-1"])
+        until(lambda: first.reload() or first.attrs["RestartCount"], "it is started again")
+        until(lambda: "api       2/2" in deployed.flash("status"), "it is healthy again")
+    lost = asking.answers.total() - asking.answers["first"] - asking.answers["second"]
     assert lost <= 4, asking.answers
 
 
-def test_a_network_that_is_not_the_deployments_is_left_alone(deployer):
-    foreign = deployer.engine.networks.create("deploy-test-test")
+def test_logs_are_of_each_endpoint_and_can_be_followed(deployed):
+    every = deployed.flash("logs").splitlines()
+    assert {line.partition("|")[0].strip() for line in every} == {"api", "scores"}
+    assert any("listening on port 80" in line for line in deployed.flash("logs", "scores").splitlines())
+    assert "name one of api, scores" in deployed.flash("logs", "nobody", code=78)
+    with deployed.start("logs", "api", "--follow", "--lines", "0") as following:
+        assert following.stdout is not None
+        with Asking(deployed.urls()["api"]):
+            assert "GET /version 200" in following.stdout.readline()
+        following.send_signal(signal.SIGINT)
+    assert following.returncode == 0
+
+
+def test_what_cannot_be_deployed_is_refused_before_anything_is_changed(deployed, image):
+    before = deployed.containers()
+    assert "there are: test" in deployed.flash("deploy", "--env", "nowhere", code=78)
+    told = deployed.flash("status", code=69, DOCKER_HOST="tcp://127.0.0.1:1")
+    assert "No Docker engine answers" in told
+    assert "SECRET" in deployed.flash("deploy", code=78, SECRET="")
+    (deployed.root / "pyproject.toml").write_text(TABLE.format(image="flash-no-such:cpu"))
+    told = deployed.flash("deploy", code=69)
+    (deployed.root / "pyproject.toml").write_text(TABLE.format(image=image))
+    assert "flash-no-such:cpu is not there" in told
+    assert "make image-cpu" in told
+    assert deployed.containers() == before
+
+
+def test_undeploying_one_endpoint_leaves_the_others_and_all_leaves_nothing(deployed):
+    url = deployed.urls()["scores"]
+    assert "--yes" in deployed.flash("undeploy", "api", code=64)
+    deployed.flash("undeploy", "api", "--yes")
+    assert deployed.urls() == {"scores": url}
+    assert httpx.get(f"{url}/ping").status_code == 200
+    deployed.flash("undeploy", "--all", "--yes")
+    assert deployed.is_gone()
+    assert "nothing is deployed" in deployed.flash("status")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_deployment_that_is_interrupted_leaves_nothing_of_itself(fresh, sent):
+    (fresh.root / "main.py").write_text(HELLO + HANGS)
+    with fresh.start("deploy") as deploying:
+        until(fresh.containers, "a worker boots")
+        deploying.send_signal(sent)
+    assert deploying.returncode == 130
+    assert fresh.is_gone()
+
+
+def test_a_network_that_is_not_the_deployments_is_left_alone(fresh):
+    foreign = fresh.engine.networks.create("deployfresh-test")
     try:
-        with pytest.raises(TargetFault, match="not this deployment's"):
-            deployer()
-        deployer.target.undeploy(["api"], print)
+        assert "not this deployment's" in fresh.flash("deploy", code=69)
         foreign.reload()
     finally:
         foreign.remove()
-    assert deployer.containers() == set()
+    assert fresh.containers() == set()
 
 
-def test_a_port_that_is_taken_is_named_and_what_served_at_another_serves_on(deployer):
-    urls = deployer()
-    before = deployer.containers()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(TargetFault) as fault:
-            deployer(ports={"api": port})
-        assert str(port) in fault.value.what
-        assert "ports" in str(fault.value.remedy)
-    assert deployer.containers() == before
-    assert httpx.get(f"{urls['api']}/version").json() == "first"
-    moved = deployer(ports={"api": port})
-    assert moved == {**urls, "api": f"http://127.0.0.1:{port}"}
-    assert httpx.get(f"{moved['api']}/version").json() == "first"
+def test_a_preview_serves_with_its_logs_until_ctrl_c_and_leaves_nothing(fresh):
+    with fresh.start("deploy", "--preview") as preview:
+        assert preview.stdout is not None
+        for line in preview.stdout:
+            if line.startswith("hello  http"):
+                url = line.split()[1]
+            if line.startswith("Ctrl-C"):
+                break
+        with Asking(url) as asking:
+            assert any("GET /version 200" in line for line in preview.stdout)
+        preview.send_signal(signal.SIGINT)
+    assert set(asking.answers) == {"first"}
+    assert preview.returncode == 0
+    assert fresh.is_gone()
 
 
-def test_an_image_that_is_not_there_is_named_with_the_remedy(deployer):
-    with pytest.raises(TargetFault, match="flash-no-such:cpu") as fault:
-        deployer(image="flash-no-such:cpu")
-    assert "make image-cpu" in str(fault.value.remedy)
+@pytest.fixture
+def swarm(engine: docker.DockerClient) -> Iterator[None]:
+    """The engine is a swarm's manager for one test."""
+    if engine.info()["Swarm"]["LocalNodeState"] != "inactive":
+        pytest.skip("the engine is in a swarm of its user's")
+    try:
+        engine.swarm.init(
+            advertise_addr="127.0.0.1", listen_addr="127.0.0.1", data_path_port=free_port() % 10000 + 40000
+        )
+    except APIError as error:
+        pytest.skip(f"the engine cannot be a swarm's manager: {error.explanation}")
+    yield
+    engine.swarm.leave(force=True)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # docker's, of a socket
-def test_an_engine_that_is_not_there_is_named_with_the_remedy(image):
-    with pytest.raises(TargetFault, match="No Docker engine answers") as fault:
-        DockerTarget(DockerEnvironment(name="test", host="unix:///nowhere.sock"), PROJECT)
-    assert fault.value.where == "unix:///nowhere.sock"
-    assert "DOCKER_HOST" in str(fault.value.remedy)
-    del fault
-    gc.collect()
+def test_a_swarm_rolls_a_release_over_and_keeps_the_old_one_where_it_fails(fresh, swarm, image):
+    """Asked inside of its task: the published port needs IPVS, which not every kernel has."""
 
+    def version() -> str:
+        (task,) = fresh.engine.containers.list(
+            filters={"label": "com.docker.swarm.service.name=deployfresh-test-hello", "health": "healthy"}
+        )
+        ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1/version').read().decode())"
+        return str(task.exec_run(["python3", "-c", ask]).output.decode().strip())
 
-def test_undeploying_one_endpoint_leaves_the_others_and_logs_are_of_each(deployer):
-    urls = deployer()
-    logged = list(deployer.target.logs("api", follow=False, lines=50))
-    assert {endpoint for endpoint, _ in logged} == {"api"}
-    assert any("listening on port 80" in line for _, line in logged)
-    deployer.target.undeploy(["api"], print)
-    assert [state.endpoint for state in deployer.target.status()] == ["scores"]
-    assert httpx.get(f"{urls['scores']}/ping").status_code == 200
-    deployer.target.undeploy(["scores"], print)
-    assert deployer.containers() == set()
-    assert deployer.engine.networks.list(names=["deploy-test-test"]) == []
-    assert deployer.engine.images.list(filters={"label": f"flash.project={PROJECT}"}) == []
+    (fresh.root / "pyproject.toml").write_text(TABLE.format(image=image) + 'mode = "swarm"\n')
+    fresh.flash("deploy")
+    assert version() == '"first"'
+    assert fresh.flash("status").splitlines()[1].split()[:2] == ["hello", "1/1"]
+    (fresh.root / "main.py").write_text(HELLO.replace("first", "second"))
+    fresh.flash("deploy")
+    until(lambda: version() == '"second"', "the old task is gone")
+    (fresh.root / "main.py").write_text(HELLO + BROKEN)
+    told = fresh.flash("deploy", code=69)
+    assert "ended before it was healthy (exit code 70)" in told
+    assert "RuntimeError: the weights are gone" in told
+    until(lambda: version() == '"second"', "only the old task is there")
+    fresh.flash("undeploy", "--all", "--yes")
+    assert fresh.is_gone()

@@ -13,6 +13,9 @@ from flash_cli.services import Release
 LAST_LINES = 20
 """So many lines of the log of a worker that does not turn healthy are shown."""
 
+UNCHANGED = "what served before, if anything, serves on"
+"""How a deployment ends that does not turn healthy."""
+
 DOCKERFILE = "FROM {base}\nADD artifact.tar.gz /app/\n"
 """`ADD` unpacks the artifact, so that a worker starts without unpacking, and can be read-only."""
 
@@ -41,7 +44,7 @@ class Target(Protocol):
         """Of its machines, as Docker names it; what is deployed is built for it."""
 
     def deploy(self, release: Release, say: Say) -> Mapping[str, str]:
-        """Bring the release up beside what serves, then switch; the URLs by endpoint.
+        """Bring the release up beside what serves, then switch; the URLs by endpoint of what serves now.
 
         Where it does not turn healthy, what served before serves on, and `TargetFault` has the last lines of
         the log.

@@ -21,11 +21,11 @@ from docker.errors import DockerException
 from flash_cli import loglines
 from flash_cli.environments import DockerEnvironment
 from flash_cli.faults import TargetFault
+from flash_cli.loglines import Line, merged
 from flash_cli.services import TOKEN, Release, Service, slug
-from flash_cli.targets import LAST_LINES, Say, State, engine
-from flash_cli.targets.containers import SHUT, answers, end, followed, health_of, token_of
+from flash_cli.targets import LAST_LINES, UNCHANGED, Say, State, engine
+from flash_cli.targets.engine import SHUT, answers, end, followed, health_of
 from flash_cli.targets.fronts import Fronts, workers_of
-from flash_cli.targets.streams import Line, merged
 
 _POLL_SECONDS = 0.3
 _FRONT_SECONDS = 20.0
@@ -58,7 +58,8 @@ class DockerTarget:
     def deploy(self, release: Release, say: Say) -> Mapping[str, str]:
         """As `Target` has it."""
         images = self._images(release, say)
-        token = token_of(self._containers(role="worker")) or secrets.token_urlsafe(32)
+        token = self._token() or secrets.token_urlsafe(32)
+        deployment = secrets.token_hex(4)
         fronts = self._fronts()
         workers: dict[str, list[Any]] = {each.endpoint: [] for each in release.services}
         try:
@@ -66,7 +67,7 @@ class DockerTarget:
                 network = self._network()
                 for service in release.services:
                     for _ in range(service.replicas):
-                        worker = self._create(service, images, release, token)
+                        worker = self._create(service, images, release, token, deployment)
                         workers[service.endpoint].append(worker)
                         worker.start()
                 self._until_healthy(
@@ -82,8 +83,8 @@ class DockerTarget:
                 )
         except BaseException:
             fronts.undo()
-            for worker in itertools.chain.from_iterable(workers.values()):
-                with contextlib.suppress(DockerException, requests.RequestException):
+            with contextlib.suppress(TargetFault, DockerException, requests.RequestException):
+                for worker in self._containers(deployment=deployment):
                     worker.remove(force=True, v=True)
             self._sweep()
             raise
@@ -134,7 +135,7 @@ class DockerTarget:
 
     def _sweep(self) -> None:
         """Remove the images that no container has, and without any container the network."""
-        with contextlib.suppress(DockerException, requests.RequestException):
+        with contextlib.suppress(TargetFault, DockerException, requests.RequestException):
             if not self._containers():
                 for network in self._engine.networks.list(filters={"label": self._filters()}):
                     network.remove()
@@ -162,6 +163,10 @@ class DockerTarget:
             images[base] = tag
         return images
 
+    def _token(self) -> str | None:
+        workers = self._containers(role="worker")
+        return engine.token_of(variable for each in workers for variable in each.attrs["Config"]["Env"])
+
     def _fronts(self) -> Fronts:
         return Fronts(self._engine, self._environment, self._labels, self._containers(role="front"))
 
@@ -180,7 +185,9 @@ class DockerTarget:
             self._name, internal=True, labels=self._labels, check_duplicate=True
         )
 
-    def _create(self, service: Service, images: Mapping[str, str], release: Release, token: str) -> Any:
+    def _create(
+        self, service: Service, images: Mapping[str, str], release: Release, token: str, deployment: str
+    ) -> Any:
         limits: dict[str, Any] = {}
         if service.gpus:
             request = docker.types.DeviceRequest(count=service.gpus, capabilities=[["gpu"]])
@@ -194,7 +201,12 @@ class DockerTarget:
             name=f"{service.name}-{secrets.token_hex(3)}",
             environment={TOKEN: token, **service.environ, **release.secrets},
             labels=self._labels
-            | {"flash.endpoint": service.endpoint, "flash.role": "worker", "flash.artifact": release.digest},
+            | {
+                "flash.endpoint": service.endpoint,
+                "flash.role": "worker",
+                "flash.artifact": release.digest,
+                "flash.deployment": deployment,
+            },
             network=self._environment.network,
             **SHUT,
             **limits,
@@ -233,7 +245,7 @@ class DockerTarget:
 def _unhealthy(what: str, container: Any, how: str) -> TargetFault:
     lines = engine.last_lines(container, LAST_LINES)
     return TargetFault(
-        f"{what[0].upper()}{what[1:]} {how}; what served before serves on.",
+        f"{what[0].upper()}{what[1:]} {how}; {UNCHANGED}.",
         where=f"the container {container.name}, which is removed",
         remedy="mend what its log says, and deploy again.",
         log=loglines.last(lines, LAST_LINES),

@@ -1,23 +1,34 @@
-"""The Docker engine: how it is reached, and the images that bring an artifact."""
+"""The Docker engine: how it is reached, images that bring an artifact, and what containers are asked."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import io
 import os
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import docker
 import requests
 from docker.context import ContextAPI
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from flash_cli.faults import TargetFault
+from flash_cli.loglines import Line, lines_of
+from flash_cli.services import DRAIN_SECONDS, TOKEN
 from flash_cli.targets import DOCKERFILE
+
+SHUT = {
+    "read_only": True,
+    "tmpfs": {"/tmp": ""},  # noqa: S108  the container's own
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges:true"],
+}
+"""As docs/images.md has it: what a handler is broken into by gets nothing more than the handler."""
 
 
 def connect(host: str | None) -> docker.DockerClient:
@@ -70,8 +81,6 @@ def _remedy(error: APIError) -> str:
         return "install NVIDIA's container toolkit; or set gpus = false in the environment's table."
     if "already in use by container" in text:
         return "that container is not one of this deployment's: rename or remove it."
-    if "port is already allocated" in text or "address already in use" in text:
-        return "free that port, or choose another one under `ports` in the environment's table."
     return "see `docker info`, and the engine's log."
 
 
@@ -138,3 +147,53 @@ def last_lines(container: Any, count: int) -> list[str]:
     except (DockerException, requests.RequestException):
         return []
     return log.decode(errors="replace").splitlines()
+
+
+def token_of(variables: Iterable[str]) -> str | None:
+    """That of the deployment before, among its `NAME=value`: old and new endpoints call each other."""
+    values = (value for name, _, value in (each.partition("=") for each in variables) if name == TOKEN)
+    return next(values, None)
+
+
+def answers(worker: Any) -> bool:
+    """Whether the image's own HEALTHCHECK succeeds now; the engine would ask only every 10 seconds."""
+    try:
+        return bool(worker.exec_run(["flash-runtime", "health"]).exit_code == 0)
+    except APIError:
+        return False  # it has ended meanwhile, which its status tells
+
+
+def health_of(worker: Any) -> str:
+    """`healthy`, or what it is instead."""
+    if worker.status != "running":
+        return str(worker.status)
+    return "healthy" if answers(worker) else "not ready"
+
+
+def end(containers: list[Any]) -> None:
+    """Stop them, all at once, each with its time to drain, and remove them."""
+
+    def end_one(container: Any) -> None:
+        try:
+            container.stop(timeout=DRAIN_SECONDS)
+            container.remove(force=True, v=True)
+        except NotFound:
+            pass
+
+    if containers:
+        with concurrent.futures.ThreadPoolExecutor(len(containers)) as pool:
+            for _ in pool.map(end_one, containers):
+                pass
+
+
+def followed(worker: Any, lines: int) -> Callable[[], Iterator[Line]]:
+    """A worker's log, as it comes, until the worker ends."""
+
+    def follow() -> Iterator[Line]:
+        try:
+            for line in lines_of(worker.logs(stream=True, follow=True, tail=lines)):
+                yield worker.labels["flash.endpoint"], line
+        except (DockerException, requests.RequestException):
+            pass  # removed: its log is at its end
+
+    return follow

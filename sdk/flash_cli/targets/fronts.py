@@ -13,8 +13,9 @@ import requests
 from docker.errors import APIError, DockerException
 
 from flash_cli.environments import DockerEnvironment
+from flash_cli.faults import TargetFault
 from flash_cli.services import PORT, Service
-from flash_cli.targets.containers import SHUT
+from flash_cli.targets.engine import SHUT
 
 FIRST_PORT = 8000
 PORTS = 1000
@@ -61,11 +62,16 @@ class Fronts:
             except APIError as error:
                 front.remove(force=True)
                 self._made.remove(front)
-                if port == ports[-1] or not is_taken(error):
+                if not is_taken(error):
                     raise
             else:
                 return front
-        raise AssertionError("the last port is returned, or raises")
+        tried = f"Port {wanted}" if wanted else f"Every port from {ports[0]} to {ports[-1]}"
+        raise TargetFault(
+            f"{tried} of {self._environment.bind}, for {service.endpoint}, is taken.",
+            where=f"pyproject.toml, [tool.flash.env.{self._environment.name}], ports",
+            remedy="free it (`docker ps` shows ports of containers), or name another one under ports.",
+        )
 
     def undo(self) -> None:
         """As if nothing had been made."""

@@ -17,12 +17,22 @@ from pathlib import Path
 from flash_cli import loglines
 from flash_cli.environments import KubernetesEnvironment
 from flash_cli.faults import ConfigFault, TargetFault
+from flash_cli.loglines import Line, lines_of, merged
 from flash_cli.services import PORT, TOKEN, Release, Service, slug
-from flash_cli.targets import LAST_LINES, Say, State
+from flash_cli.targets import LAST_LINES, UNCHANGED, Say, State
 from flash_cli.targets.cluster import Cluster, selector
-from flash_cli.targets.objects import Object, artifact_name, image_of, labels_of, objects_of, secret_of
-from flash_cli.targets.rollout import containers, hopeless, is_of, is_rolled_out
-from flash_cli.targets.streams import Line, lines_of, merged
+from flash_cli.targets.objects import (
+    Object,
+    artifact_name,
+    containers,
+    hopeless,
+    image_of,
+    is_of,
+    is_rolled_out,
+    labels_of,
+    objects_of,
+    secret_of,
+)
 from flash_cli.targets.written import Written
 
 _POLL_SECONDS = 1.0
@@ -54,7 +64,7 @@ class KubernetesTarget:
         return self._environment.platform
 
     def deploy(self, release: Release, say: Say) -> Mapping[str, str]:
-        """As `Target` has it; without a context, objects are written, and not applied."""
+        """As `Target` has it; without a context, objects are written and not applied, and there is no URL."""
         environment = self._environment
         applies = environment.context is not None
         token = self._token(applies)
@@ -74,6 +84,7 @@ class KubernetesTarget:
             self._apply(release, secret, objects, say)
         else:
             self._tell(release, images, say)
+            return {}
         return {service.endpoint: self._url(service.name, service.host) for service in release.services}
 
     def status(self) -> list[State]:
@@ -230,7 +241,7 @@ class KubernetesTarget:
                 chunks = self._cluster.log(name, lines=LAST_LINES, previous=restarted)
                 log = loglines.last(lines_of(chunks), LAST_LINES)
         return TargetFault(
-            f"A worker of {service.endpoint} {what}; what served before serves on.",
+            f"A worker of {service.endpoint} {what}; {UNCHANGED}.",
             where=f"the pod {name}" if pod else f"the Deployment {service.name}, which made no pod",
             remedy="mend what its log says, and deploy again.",
             log=log,

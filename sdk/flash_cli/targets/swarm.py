@@ -1,44 +1,43 @@
-"""A Docker Swarm: each endpoint is a service of its, and the swarm itself rolls it over and back.
+"""A Docker Swarm: each endpoint is a service, and the swarm itself rolls it over, and back where it fails.
 
-Tasks are started first, count when they are healthy, and are rolled back where they fail. A swarm gives no
-GPUs, and publishes ports at every address of its nodes.
+New tasks start beside the old ones and take requests when they are healthy. A swarm gives no GPUs, publishes
+ports at every address of its nodes, and balances by IPVS, which the nodes' kernels must have.
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import docker
 import requests
 from docker.errors import DockerException
-from docker.types import (
-    EndpointSpec,
-    Healthcheck,
-    Mount,
-    NetworkAttachmentConfig,
-    Resources,
-    RestartPolicy,
-    ServiceMode,
-    UpdateConfig,
-)
 
 from flash_cli import loglines
 from flash_cli.environments import DockerEnvironment
 from flash_cli.faults import ConfigFault, TargetFault
-from flash_cli.services import DRAIN_SECONDS, PORT, TOKEN, Release, Service, slug
-from flash_cli.targets import LAST_LINES, Say, State, engine
-from flash_cli.targets.streams import Line, lines_of, merged
+from flash_cli.loglines import Line, lines_of, merged
+from flash_cli.services import DRAIN_SECONDS, PORT, Release, Service, slug
+from flash_cli.targets import LAST_LINES, UNCHANGED, Say, State, engine
+from flash_cli.targets.swarm_spec import DEPLOYMENT, HEALTH_SECONDS, MONITOR_SECONDS, spec_of
 
-_SECOND = 10**9
-"""In the engine's unit of time."""
 _POLL_SECONDS = 0.5
-_HEALTH_SECONDS = 3
-"""From one question for health to the next."""
 _ENDED = {"failed", "rejected", "complete", "shutdown", "orphaned"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """A service that was just made or updated; `before` is its specification until then, if it had one."""
+
+    service: Service
+    now: Any
+    before: Mapping[str, Any] | None
 
 
 class SwarmTarget:
@@ -66,32 +65,47 @@ class SwarmTarget:
             return f"linux/{self._engine.version()['Arch']}"
 
     def deploy(self, release: Release, say: Say) -> Mapping[str, str]:
-        """As `Target` has it, one endpoint after the other; those before one that fails are the new ones."""
+        """As `Target` has it."""
         self._refuse_gpus(release)
         images = self._images(release, say)
-        with engine.told(f"deploying {self._name}"):
-            existing = {each.name: each for each in self._services()}
-            token = _token_of(existing.values()) or secrets.token_urlsafe(32)
-            network = self._network()
-            for service in release.services:
-                image = images[service.base_image]
-                spec = self._spec(service, image, release, token, network)
-                self._bring(service, existing.get(service.name), image, spec, release.timeout)
-                say(f"{service.endpoint} is healthy")
-            names = {service.name for service in release.services}
-            for name, each in existing.items():
-                if name not in names:
-                    each.remove()
-            urls = {
-                each.attrs["Spec"]["Labels"]["flash.endpoint"]: self._url(each) for each in self._services()
-            }
-        engine.remove_unused(self._engine, self._filters())
+        deployment = secrets.token_hex(4)
+        rolling: list[Rolling] = []
+        try:
+            with engine.told(f"deploying {self._name}"):
+                existing = {each.name: each for each in self._services()}
+                token = _token_of(existing.values()) or secrets.token_urlsafe(32)
+                network = self._network()
+                for service in release.services:
+                    before = existing.get(service.name)
+                    spec = spec_of(
+                        service,
+                        release,
+                        self._labels,
+                        token=token,
+                        network=network,
+                        deployment=deployment,
+                        port=self._environment.ports.get(service.endpoint) or (before and _published(before)),
+                        most_cpus=int(self._engine.info()["NCPU"]),
+                    )
+                    rolling.append(self._start(service, before, images[service.base_image], spec))
+                self._until_through(rolling, deployment, release.timeout, say)
+        except BaseException:
+            with contextlib.suppress(TargetFault, DockerException, requests.RequestException):
+                self._set_back(rolling)
+                self._sweep()
+            raise
+        names = {service.name for service in release.services}
+        self._remove([each for each in self._services() if each.name not in names])
+        urls = {_label(each, "endpoint"): self._url(each) for each in self._services()}
+        for endpoint, url in urls.items():
+            if not _is_reached(url):
+                say(f"{endpoint} is healthy, but {url} leads nowhere from here: a swarm needs IPVS for that")
         return urls
 
     def status(self) -> list[State]:
         """As `Target` has it."""
         with engine.told("docker service ls"):
-            return sorted((self._state(each) for each in self._services()), key=lambda each: each.endpoint)
+            return sorted(map(self._state, self._services()), key=lambda each: each.endpoint)
 
     def logs(self, endpoint: str | None, *, follow: bool, lines: int) -> Iterator[Line]:
         """As `Target` has it."""
@@ -99,23 +113,21 @@ class SwarmTarget:
             sources = [
                 _log(each, follow, lines)
                 for each in self._services()
-                if endpoint in (None, each.attrs["Spec"]["Labels"]["flash.endpoint"])
+                if endpoint in (None, _label(each, "endpoint"))
             ]
         yield from merged(sources)
 
     def undeploy(self, endpoints: Collection[str], say: Say) -> None:
-        """As `Target` has it; the swarm ends the tasks, each with its time to drain."""
-        say(f"removing {', '.join(sorted(endpoints))}")
-        with engine.told(f"removing {self._name}"):
-            for each in self._services():
-                if each.attrs["Spec"]["Labels"]["flash.endpoint"] in endpoints:
-                    each.remove()
+        """As `Target` has it."""
+        say(f"ending {', '.join(sorted(endpoints))}")
+        self._remove([each for each in self._services() if _label(each, "endpoint") in endpoints])
 
     def _filters(self) -> list[str]:
         return [f"{name}={value}" for name, value in self._labels.items()]
 
     def _services(self) -> list[Any]:
-        return list(self._engine.services.list(filters={"label": self._filters()}))
+        with engine.told("docker service ls"):
+            return list(self._engine.services.list(filters={"label": self._filters()}))
 
     def _refuse_gpus(self, release: Release) -> None:
         asking = [service.endpoint for service in release.services if service.gpus]
@@ -147,107 +159,101 @@ class SwarmTarget:
         )
         return str(made.id)
 
-    def _spec(
-        self, service: Service, image: str, release: Release, token: str, network: str
-    ) -> dict[str, Any]:
-        labels = {"flash.endpoint": service.endpoint, "flash.artifact": release.digest}
-        environ = {TOKEN: token, **service.environ, **release.secrets}
-        return {
-            "labels": self._labels | labels,
-            "env": [f"{name}={value}" for name, value in environ.items()],
-            "networks": [NetworkAttachmentConfig(network, aliases=[service.host, service.endpoint])],
-            "mode": ServiceMode("replicated", replicas=service.replicas),
-            "resources": Resources(
-                cpu_limit=service.cpus * _SECOND if service.cpus else None,
-                mem_limit=service.memory_gb * 2**30 if service.memory_gb else None,
-            ),
-            "healthcheck": Healthcheck(
-                test=["CMD", "flash-runtime", "health"],
-                interval=_HEALTH_SECONDS * _SECOND,
-                timeout=5 * _SECOND,
-                retries=3,
-                start_period=int(release.timeout) * _SECOND,
-            ),
-            "update_config": UpdateConfig(
-                parallelism=0, order="start-first", failure_action="rollback", monitor=5 * _SECOND
-            ),
-            "restart_policy": RestartPolicy(condition="any", delay=2 * _SECOND),
-            "stop_grace_period": DRAIN_SECONDS * _SECOND,
-            "read_only": True,
-            "mounts": [Mount("/tmp", None, type="tmpfs")],  # noqa: S108  the container's own
-            "cap_drop": ["ALL"],
-        }
-
-    def _bring(
-        self, service: Service, before: Any, image: str, spec: Mapping[str, Any], timeout: float
-    ) -> None:
-        """Create or update it, and wait until the swarm has. Raises `TargetFault` where that fails."""
-        ports = self._ports(service, before)
+    def _start(self, service: Service, before: Any, image: str, spec: Mapping[str, Any]) -> Rolling:
         if before is None:
-            now = self._engine.services.create(image, name=service.name, endpoint_spec=ports, **spec)
-        else:
-            before.update(image=image, endpoint_spec=ports, **spec)
-            now = before
-        deadline = time.monotonic() + timeout + 3 * _HEALTH_SECONDS
-        try:
-            while not self._is_through(now, before is not None, service):
-                if time.monotonic() > deadline:
-                    raise self._unhealthy(service, now, f"is not healthy after {timeout:g} s")
+            return Rolling(service, self._engine.services.create(image, name=service.name, **spec), None)
+        was = before.attrs["Spec"]
+        before.update(image=image, **spec)
+        return Rolling(service, before, was)
+
+    def _until_through(self, rolling: list[Rolling], deployment: str, timeout: float, say: Say) -> None:
+        """Raises `TargetFault` for the first task that ends, or service that is not through in time."""
+        deadline = time.monotonic() + timeout + HEALTH_SECONDS + MONITOR_SECONDS
+        waiting = list(rolling)
+        while waiting:
+            for each in list(waiting):
+                each.now.reload()
+                tasks = [
+                    task
+                    for task in each.now.tasks()
+                    if task["Spec"]["ContainerSpec"].get("Labels", {}).get(DEPLOYMENT) == deployment
+                ]
+                for task in tasks:
+                    if task["Status"]["State"] in _ENDED:
+                        raise _unhealthy(each, task, f"ended before it was healthy ({_why(task)})")
+                running = [task for task in tasks if task["Status"]["State"] == "running"]
+                update = (each.now.attrs.get("UpdateStatus") or {}).get("State")
+                if len(running) >= each.service.replicas and (each.before is None or update == "completed"):
+                    waiting.remove(each)
+                    say(f"{each.service.endpoint} is healthy")
+                elif time.monotonic() > deadline:
+                    late = next((task for task in tasks if task not in running), None)
+                    raise _unhealthy(each, late, f"is not healthy after {timeout:g} s")
+            if waiting:
                 time.sleep(_POLL_SECONDS)
-        except BaseException:
-            if before is None:
-                now.remove()
-            raise
 
-    def _is_through(self, now: Any, updates: bool, service: Service) -> bool:
-        now.reload()
-        if updates:
-            state = now.attrs.get("UpdateStatus", {}).get("State", "")
-            if state.startswith("rollback") or state == "paused":
-                raise self._unhealthy(service, now, "failed, and is rolled back")
-            return bool(state == "completed")
-        tasks = now.tasks()
-        if any(task["Status"]["State"] in _ENDED for task in tasks):
-            raise self._unhealthy(service, now, "ended before it was healthy")
-        return sum(task["Status"]["State"] == "running" for task in tasks) >= service.replicas
+    def _set_back(self, rolling: list[Rolling]) -> None:
+        """What was made is removed; what was updated is as before, where the swarm has not seen to it."""
+        self._remove([each.now for each in rolling if each.before is None])
+        for each in rolling:
+            if each.before is None:
+                continue
+            each.now.reload()
+            self._engine.api.update_service(
+                each.now.id,
+                each.now.version,
+                task_template=each.before["TaskTemplate"],
+                name=each.before["Name"],
+                labels=each.before["Labels"],
+                mode=each.before["Mode"],
+                update_config=each.before["UpdateConfig"],
+                rollback_config=each.before["RollbackConfig"],
+                endpoint_spec=each.before["EndpointSpec"],
+            )
 
-    def _unhealthy(self, service: Service, now: Any, what: str) -> TargetFault:
-        log = b"".join(now.logs(stdout=True, stderr=True, tail=LAST_LINES)).decode(errors="replace")
-        return TargetFault(
-            f"A worker of {service.endpoint} {what}; what served before serves on.",
-            where=f"the service {service.name}",
-            remedy="mend what its log says, and deploy again; `docker service ps` has each task's error.",
-            log=loglines.last(log.splitlines(), LAST_LINES),
-        )
+    def _remove(self, services: list[Any]) -> None:
+        """End them, and wait until none of their containers is left on this node; then sweep."""
+        with engine.told(f"removing {self._name}"):
+            for each in services:
+                each.remove()
+            deadline = time.monotonic() + DRAIN_SECONDS
+            for each in services:
+                own = {"label": f"com.docker.swarm.service.id={each.id}"}
+                while self._engine.containers.list(all=True, filters=own, ignore_removed=True):
+                    if time.monotonic() > deadline:
+                        break
+                    time.sleep(_POLL_SECONDS)
+        self._sweep()
 
-    def _ports(self, service: Service, before: Any) -> EndpointSpec:
-        """The port that it has, or that the environment names; else the swarm chooses one, from 30000 on."""
-        published = self._environment.ports.get(service.endpoint)
-        if published is None and before is not None:
-            published = _published(before)
-        port = {"Protocol": "tcp", "TargetPort": PORT}
-        return EndpointSpec(mode="vip", ports=[port | ({"PublishedPort": published} if published else {})])
+    def _sweep(self) -> None:
+        """Remove the images that no container has, and without any service the network."""
+        with contextlib.suppress(TargetFault, DockerException, requests.RequestException):
+            if not self._services():
+                for network in self._engine.networks.list(filters={"label": self._filters()}):
+                    network.remove()
+            engine.remove_unused(self._engine, self._filters())
 
     def _state(self, service: Any) -> State:
-        spec = service.attrs["Spec"]
-        running = [
-            task
-            for task in service.tasks(filters={"desired-state": "running"})
-            if task["Status"]["State"] == "running"
-        ]
+        tasks = service.tasks(filters={"desired-state": "running"})
+        update = (service.attrs.get("UpdateStatus") or {}).get("State", "completed")
         return State(
-            endpoint=spec["Labels"]["flash.endpoint"],
-            ready=len(running),
-            wanted=spec["Mode"]["Replicated"]["Replicas"],
+            endpoint=_label(service, "endpoint"),
+            ready=sum(task["Status"]["State"] == "running" for task in tasks),
+            wanted=service.attrs["Spec"]["Mode"]["Replicated"]["Replicas"],
             url=self._url(service),
-            release=spec["Labels"]["flash.artifact"][:12],
-            note=service.attrs.get("UpdateStatus", {}).get("State", "").replace("completed", ""),
+            release=_label(service, "artifact")[:12],
+            note="" if update.endswith("completed") else update.replace("_", " "),
         )
 
     def _url(self, service: Any) -> str:
-        service.reload()
+        with engine.told("docker service inspect"):
+            service.reload()
         host = urlsplit(self._environment.host or "").hostname or "127.0.0.1"
         return f"http://{host}:{_published(service)}"
+
+
+def _label(service: Any, name: str) -> str:
+    return str(service.attrs["Spec"]["Labels"][f"flash.{name}"])
 
 
 def _published(service: Any) -> int | None:
@@ -255,23 +261,58 @@ def _published(service: Any) -> int | None:
     return next((int(port["PublishedPort"]) for port in ports), None)
 
 
-def _token_of(services: Collection[Any]) -> str | None:
-    """That of the deployment before: old and new endpoints call each other while they change."""
-    for service in services:
-        for variable in service.attrs["Spec"]["TaskTemplate"]["ContainerSpec"].get("Env", ()):
-            name, _, value = variable.partition("=")
-            if name == TOKEN:
-                return str(value)
-    return None
+def _token_of(services: Iterable[Any]) -> str | None:
+    return engine.token_of(
+        variable
+        for service in services
+        for variable in service.attrs["Spec"]["TaskTemplate"]["ContainerSpec"].get("Env", ())
+    )
+
+
+def _is_reached(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname or "", parts.port or PORT), timeout=3).close()
+    except OSError:
+        return False
+    return True
+
+
+def _why(task: Mapping[str, Any]) -> str:
+    """Of a task that has ended."""
+    code = (task["Status"].get("ContainerStatus") or {}).get("ExitCode")
+    return f"exit code {code}" if code else str(task["Status"].get("Err") or task["Status"]["State"])
+
+
+def _unhealthy(each: Rolling, task: Mapping[str, Any] | None, what: str) -> TargetFault:
+    log: Iterable[str] = ()
+    if task is not None:
+        with contextlib.suppress(DockerException, requests.RequestException):
+            log = list(_lines(each.now, LAST_LINES, of=task["ID"]))
+    return TargetFault(
+        f"A worker of {each.service.endpoint} {what}; {UNCHANGED}.",
+        where=f"the service {each.service.name}",
+        remedy="mend what its log says, and deploy again.",
+        log=loglines.last(log, LAST_LINES),
+    )
+
+
+def _lines(service: Any, count: int, *, follow: bool = False, of: str = "") -> Iterator[str]:
+    """The last lines of each task that has not ended, or of one, by its id."""
+    ended = {task["ID"] for task in service.tasks() if task["Status"]["State"] in _ENDED}
+    stream = service.logs(details=True, stdout=True, stderr=True, follow=follow, tail=count)
+    for line in lines_of(stream):
+        details, _, text = line.partition(" ")
+        task = details.rpartition("com.docker.swarm.task.id=")[2].partition(",")[0]
+        if task == of if of else task not in ended:
+            yield text
 
 
 def _log(service: Any, follow: bool, lines: int) -> Callable[[], Iterator[Line]]:
-    endpoint = service.attrs["Spec"]["Labels"]["flash.endpoint"]
-
     def read() -> Iterator[Line]:
         try:
-            for line in lines_of(service.logs(stdout=True, stderr=True, follow=follow, tail=lines)):
-                yield endpoint, line
+            for line in _lines(service, lines, follow=follow):
+                yield _label(service, "endpoint"), line
         except (DockerException, requests.RequestException):
             pass  # removed: its log is at its end
 

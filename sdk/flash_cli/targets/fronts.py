@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import secrets
 from collections.abc import Collection, Mapping
@@ -12,6 +13,7 @@ import docker
 import requests
 from docker.errors import APIError, DockerException
 
+from flash_cli import front as front_script
 from flash_cli.environments import DockerEnvironment
 from flash_cli.faults import TargetFault
 from flash_cli.services import PORT, Service
@@ -91,7 +93,8 @@ class Fronts:
     def _make(self, service: Service, network: Any, port: int) -> Any:
         front = self._client.containers.create(
             service.base_image,
-            ["python3", "-m", "flash_cli.front", workers_of(service.host), str(PORT)],
+            # The text, since an image of the worker has no part of the command in it.
+            ["python3", "-c", inspect.getsource(front_script), workers_of(service.host), str(PORT)],
             name=f"{service.name}-front-{secrets.token_hex(3)}",
             labels=self._labels | {"flash.endpoint": service.endpoint, "flash.role": "front"},
             ports={f"{PORT}/tcp": (self._environment.bind, port)},

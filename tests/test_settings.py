@@ -1,6 +1,7 @@
 """Settings: every variable, its default, and what is refused."""
 
 import dataclasses
+import os
 import string
 from pathlib import Path
 
@@ -46,6 +47,17 @@ BAD = {
     "FLASH_BOOT_TIMEOUT": ["0", "-3"],
     "FLASH_DRAIN_TIMEOUT": ["-3"],
     "FLASH_PRELOAD": ["torch;numpy", "os, 1x"],
+    "FLASH_PEER_URL": [
+        "http://worker:80",
+        "{resource}",
+        "ftp://{resource}",
+        "http://{resource}:abc",
+        "http://{resource}:99999",
+        "http://u:p@{resource}",
+        "http://{resource}/?x",
+        "http://[{resource}",
+    ],
+    "FLASH_PEERS": ["x", "[]", '{"a": 1}', '{"a": "b"}', '{"a": "http://b:x"}', "[" * 100_000],
     "LOG_LEVEL": ["loud"],
     "LOG_FORMAT": ["xml"],
     "FLASH_ACCESS_LOG": ["2"],
@@ -90,6 +102,12 @@ def test_a_file_without_a_usable_secret_is_refused_and_its_content_is_not_shown(
     with pytest.raises(SettingFault, match="FLASH_EXECUTE_TOKEN_FILE=") as caught:
         Settings.from_environ({"FLASH_EXECUTE_TOKEN_FILE": str(tmp_path / "token")})
     assert "two words" not in str(caught.value)
+
+
+def test_a_secret_is_not_awaited_from_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "token")
+    with pytest.raises(SettingFault, match="FLASH_EXECUTE_TOKEN_FILE="):
+        Settings.from_environ({"FLASH_EXECUTE_TOKEN_FILE": str(tmp_path / "token")})
 
 
 @pytest.mark.parametrize("name", ["FLASH_API_KEY", "FLASH_EXECUTE_TOKEN"])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -46,21 +45,21 @@ class Client:
     """Asks peers, each by its base URL."""
 
     def __init__(self) -> None:
-        # A connection belongs to its loop; user code may have several.
-        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, list[_Connection]]] = (
-            weakref.WeakKeyDictionary()
-        )
+        # A connection belongs to its loop; user code may have several, one after the other.
+        self._pools: dict[asyncio.AbstractEventLoop, dict[str, list[_Connection]]] = {}
 
     async def post(
         self, url: str, path: str, headers: Headers, parts: Sequence[bytes | memoryview]
     ) -> Response:
         """The answer. Raises `NotReached` and `Broken`; whoever waits less cancels."""
+        for loop in [each for each in list(self._pools) if each.is_closed()]:
+            self._pools.pop(loop, None)
         pool = self._pools.setdefault(asyncio.get_running_loop(), {}).setdefault(url, [])
         connection = None
         while pool and (connection is None or not connection.is_usable):
             connection = pool.pop()
             if time.monotonic() - connection.idle_since > _IDLE_SECONDS:
-                connection.close()
+                connection.abort()
         target = urlsplit(url)
         if connection is None or not connection.is_usable:
             connection = await _connect(target.hostname or "", target.port, secure=target.scheme == "https")
@@ -71,13 +70,13 @@ class Client:
         try:
             response = await connection.ask(b"\r\n".join(lines), parts)
         except BaseException:
-            connection.close()  # also where nobody waits any more: the peer cancels what it does for this
+            connection.abort()  # also where nobody waits any more: the peer cancels what it does for this
             raise
-        if connection.is_usable and len(pool) < _KEPT:
+        if connection.is_usable and connection.has_sent_all and len(pool) < _KEPT:
             connection.idle_since = time.monotonic()
             pool.append(connection)
         else:
-            connection.close()
+            connection.abort()
         return response
 
 
@@ -89,7 +88,7 @@ async def _connect(host: str, port: int | None, *, secure: bool) -> _Connection:
             _, connection = await loop.create_connection(
                 _Connection, host, port or (443 if secure else 80), ssl=context
             )
-    except (OSError, TimeoutError) as error:
+    except (OSError, TimeoutError, ValueError) as error:  # also of a name that no host can have
         raise NotReached(str(error) or "it did not answer in time") from error
     return connection
 
@@ -103,11 +102,17 @@ class _Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._body = bytearray()
         self._is_open = False
+        self._ends_with_connection = False
         self.idle_since = 0.0
 
     @property
     def is_usable(self) -> bool:
         return self._is_open and not self._transport.is_closing()
+
+    @property
+    def has_sent_all(self) -> bool:
+        """Whether nothing of the request is left: an answer may come before its end."""
+        return self._transport.get_write_buffer_size() == 0
 
     async def ask(self, head: bytes, parts: Sequence[bytes | memoryview]) -> Response:
         self._waiter = asyncio.get_running_loop().create_future()
@@ -116,8 +121,9 @@ class _Connection(asyncio.Protocol):
             self._transport.write(part)
         return await self._waiter
 
-    def close(self) -> None:
-        self._transport.close()
+    def abort(self) -> None:
+        """Close it now: what is not sent yet would be kept until the peer takes it."""
+        self._transport.abort()
 
     # What the transport says.
 
@@ -127,27 +133,38 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_open = False
+        if exc is None and self._ends_with_connection:
+            self.on_message_complete()
         self._fail("the connection ended before the answer")
+
+    def eof_received(self) -> bool:
+        self.connection_lost(None)
+        self.abort()
+        return False
 
     def data_received(self, data: bytes) -> None:
         if self._waiting() is None:
-            self.close()  # nobody has asked: this must not pass for the next answer
+            self.abort()  # nobody has asked: this must not pass for the next answer
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(f"its answer is no HTTP: {error}")
-            self._transport.close()
+            self.abort()
 
     # What the parser says.
 
     def on_message_begin(self) -> None:
         if self._waiting() is None:
-            self.close()  # as above, in the packet of an answer
+            self.abort()  # as above, in the packet of an answer
         self._headers, self._body = {}, bytearray()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.setdefault(name.lower(), value)
+
+    def on_headers_complete(self) -> None:
+        told = self._headers.keys() & {b"content-length", b"transfer-encoding"}
+        self._ends_with_connection = not told and self._parser.get_status_code() >= 200
 
     def on_body(self, body: bytes) -> None:
         self._body += body
@@ -156,6 +173,7 @@ class _Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:
             return  # 100 Continue and its like: the answer is still to come
+        self._ends_with_connection = False
         if not self._parser.should_keep_alive():
             self._is_open = False
         waiter = self._waiting()

@@ -44,7 +44,7 @@ def pack(header: dict[str, Any], value: Any) -> list[Part]:
     _Pickler(stream, 5, buffer_callback=buffers.append).dump(value)
     pickled = stream.getvalue()  # a view of the stream's memory would crash where a collection ends both
     views = [buffer.raw() for buffer in buffers]
-    described = orjson.dumps({**header, "pickle": len(pickled), "buffers": [view.nbytes for view in views]})
+    described = _json({**header, "pickle": len(pickled), "buffers": [view.nbytes for view in views]})
     parts: list[Part] = [_PREFIX.pack(_MAGIC, len(described)) + described, pickled]
     end = _PREFIX.size + len(described) + len(pickled)
     for view in views:
@@ -54,6 +54,17 @@ def pack(header: dict[str, Any], value: Any) -> list[Part]:
         parts.append(view)
         end += padding + view.nbytes
     return parts
+
+
+def _json(header: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(header)
+    except TypeError:  # half of a surrogate pair, as in the name of a file that is no UTF-8
+        return orjson.dumps({name: _escaped(value) for name, value in header.items()})
+
+
+def _escaped(value: Any) -> Any:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def unpack_header(body: memoryview) -> tuple[dict[str, Any], int]:

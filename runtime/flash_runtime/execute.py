@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flash_runtime import envelope, live
+from flash_runtime import envelope, live, logs
 from flash_runtime.answering import Asked, Outcome, send_reply
 from flash_runtime.capture import Capture, capturing
 from flash_runtime.exceptions import kind_of, text_of, trace_of
@@ -22,7 +22,7 @@ from flash_runtime.failures import Failures
 from flash_runtime.forms import CallFault, EnvelopeForm, Form, Invocation, JsonForm
 from flash_runtime.gpu import GpuFault, release_memory
 from flash_runtime.instances import LONGEST_ID, Instance, Instances
-from flash_runtime.responses import escapes
+from flash_runtime.responses import ends_the_task
 
 log = logging.getLogger("flash_runtime.execute")
 
@@ -71,7 +71,7 @@ class Execute:
         """Decode, look up, call, encode."""
         form: Form = EnvelopeForm(asked.body) if _is_envelope(asked.content_type) else JsonForm(asked.body)
         with capturing() as capture:
-            name = ""
+            name, instance = "", None
             try:
                 invocation = form.invocation()
                 name = invocation.name
@@ -79,9 +79,9 @@ class Execute:
                 result = run()
                 if inspect.isawaitable(result):
                     return self._later(form, capture, name, result, instance)
-                return form.result(result, capture.text(), instance)
+                return form.result(result, _printed(capture), instance)
             except BaseException as error:  # noqa: BLE001  user code may raise anything
-                return form.failure(self._fault(name, error), capture.text())
+                return form.failure(self._fault(name, error), _printed(capture), instance)
 
     def _prepare(self, invocation: Invocation, form: Form) -> tuple[Callable[[], Any], Instance | None]:
         """What is to be run, with its arguments, and the instance that it belongs to."""
@@ -98,9 +98,12 @@ class Execute:
         form.fill(invocation)
         if not invocation.is_class:
             return _bound(found, invocation.name, invocation.args, invocation.kwargs), None
+        if invocation.method.startswith("_") and invocation.method != "__call__":
+            raise CallFault(403, f"`{invocation.method}` is private: name a public method.")
         instance = self._instance(found, invocation)
         method = _method(instance.value, invocation)
         run = _bound(method, f"{invocation.name}.{invocation.method}", invocation.args, invocation.kwargs)
+        self._instances.keep(instance)  # only now: one that cannot be called must not take another's place
         instance.note_call()
         return run, instance
 
@@ -113,12 +116,12 @@ class Execute:
             if instance is None:
                 raise CallFault(
                     404,
-                    f"There is no instance `{wanted}` of `{invocation.name}` here, or no more: "
-                    "ask for a new one (`create_new_instance`).",
+                    f"There is no instance `{wanted}` of `{invocation.name}` in this worker, or no more: "
+                    "ask for a new one (`create_new_instance`). Each worker has its own.",
                 )
             return instance
         construct = _bound(found, invocation.name, invocation.constructor_args, invocation.constructor_kwargs)
-        return self._instances.make(wanted, invocation.name, construct)
+        return Instance.of(invocation.name, construct(), wanted)
 
     def _later(
         self,
@@ -131,12 +134,15 @@ class Execute:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             try:
                 with capturing(capture):
-                    result = await awaitable
+                    try:
+                        result = await awaitable
+                    finally:
+                        logs.end_printed_lines()
                 reply = form.result(result, capture.text(), instance)
             except BaseException as error:
-                if not isinstance(error, Exception) and not escapes(error):
+                if ends_the_task(error):
                     raise
-                reply = form.failure(self._fault(name, error), capture.text())
+                reply = form.failure(self._fault(name, error), capture.text(), instance)
             await send_reply(reply, send)
 
         return app
@@ -152,6 +158,11 @@ class Execute:
             fault.status = 503
             release_memory(error)  # the frames, which hold the tensors
         return fault
+
+
+def _printed(capture: Capture) -> str:
+    logs.end_printed_lines()
+    return capture.text()
 
 
 def _is_envelope(content_type: bytes) -> bool:
@@ -172,10 +183,7 @@ def _bound(
 
 
 def _method(value: Any, invocation: Invocation) -> Callable[..., Any]:
-    name = invocation.method
-    if name.startswith("_") and name != "__call__":
-        raise CallFault(403, f"`{name}` is private: name a public method.")
-    method = getattr(value, name, None)
+    method = getattr(value, invocation.method, None)
     if not callable(method):
-        raise CallFault(404, f"`{invocation.name}` has no method `{name}`.")
+        raise CallFault(404, f"`{invocation.name}` has no method `{invocation.method}`.")
     return method  # type: ignore[no-any-return]

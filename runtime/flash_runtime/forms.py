@@ -66,7 +66,7 @@ class Form(Protocol):
     def result(self, value: Any, stdout: str, instance: Instance | None) -> Reply:
         """The answer. Raises `CallFault` where the value cannot be sent."""
 
-    def failure(self, fault: CallFault, stdout: str) -> Reply:
+    def failure(self, fault: CallFault, stdout: str, instance: Instance | None) -> Reply:
         """The answer of a call that was not made or has failed."""
 
 
@@ -151,7 +151,7 @@ class JsonForm:
         except (TypeError, ValueError, RecursionError) as error:
             raise CallFault(500, _NO_JSON.format(text_of(error))) from error
 
-    def failure(self, fault: CallFault, stdout: str) -> Reply:
+    def failure(self, fault: CallFault, stdout: str, instance: Instance | None) -> Reply:
         content = {
             "success": False,
             "result": None,
@@ -211,21 +211,20 @@ class EnvelopeForm:
             raise CallFault(400, f"The arguments cannot be unpickled: {text_of(error)}.") from None
 
     def result(self, value: Any, stdout: str, instance: Instance | None) -> Reply:
-        header: dict[str, Any] = {"success": True, "stdout": stdout}
-        if instance is not None:
-            header |= {"instance_id": instance.id, "instance_info": instance.info}
+        header = {"success": True, "stdout": stdout, **_told(instance)}
         try:
             return self._reply(200, header, value)
         except BaseException as error:  # so may a value
             raise CallFault(500, _UNPICKLABLE.format(text_of(error))) from error
 
-    def failure(self, fault: CallFault, stdout: str) -> Reply:
+    def failure(self, fault: CallFault, stdout: str, instance: Instance | None) -> Reply:
         header = {
             "success": False,
             "stdout": stdout,
             "error": fault.error,
             "type": fault.kind,
             "traceback": fault.trace,
+            **_told(instance),
         }
         try:
             return self._reply(fault.status, header, fault.raised)
@@ -236,6 +235,10 @@ class EnvelopeForm:
         # Copied: the application may go on writing to an array that it has returned.
         parts = [bytes(part) for part in envelope.pack(header, value)]
         return Reply(status, ((b"content-type", envelope.CONTENT_TYPE),), parts)
+
+
+def _told(instance: Instance | None) -> dict[str, Any]:
+    return {"instance_id": instance.id, "instance_info": instance.info} if instance is not None else {}
 
 
 _NO_JSON = "The result cannot be sent as JSON: {}. Return JSON's own types, or ask for a pickle."

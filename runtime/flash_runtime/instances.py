@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -30,6 +29,11 @@ class Instance:
     created_at: str = field(default_factory=_now)
     last_used: str = field(default_factory=_now)
     method_calls: int = 0
+
+    @classmethod
+    def of(cls, class_name: str, value: Any, instance_id: str | None) -> Instance:
+        """A new one, with an id of its own where none is given."""
+        return cls(instance_id or f"{class_name}_{uuid.uuid4().hex[:8]}", class_name, value)
 
     def note_call(self) -> None:
         self.method_calls += 1
@@ -63,13 +67,11 @@ class Instances:
             self._kept.move_to_end(instance_id)
             return found
 
-    def make(self, instance_id: str | None, class_name: str, construct: Callable[[], Any]) -> Instance:
-        """A new one, in the place of another with that id. Raises what `construct` does."""
-        made = Instance(instance_id or f"{class_name}_{uuid.uuid4().hex[:8]}", class_name, construct())
+    def keep(self, instance: Instance) -> None:
+        """Keep it as the one used last, in the place of another with its id."""
         with self._lock:
-            gone = [self._kept.pop(made.id, None)]
-            self._kept[made.id] = made
+            gone = [self._kept.pop(instance.id, None)]
+            self._kept[instance.id] = instance
             while len(self._kept) > self._limit:
                 gone.append(self._kept.popitem(last=False)[1])
         del gone  # without the lock: what they do at their end is user code
-        return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
 import sys
 import tempfile
 import threading
@@ -35,18 +37,35 @@ def define(invocation: Invocation) -> Callable[..., Any]:
 
 
 def _make_importable(modules: dict[str, str]) -> None:
-    """Write the modules, by their POSIX paths, where they can be imported; the same ones once only."""
+    """Have these modules, by their POSIX paths, imported before all others. Raises `CallFault`."""
     key = tuple(sorted(modules.items()))
     with _lock:
-        if key in _places:
+        place = _places.get(key)
+        if place is None:
+            place = _places[key] = _written(modules)
+        if sys.path[0] == str(place):
             return
-        place = Path(tempfile.mkdtemp(prefix="flash-live-"))
-        for name, text in modules.items():
-            path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts or path.suffix != ".py":
-                raise CallFault(400, f"The module path {name!r} is none.")
-            (place / path).parent.mkdir(parents=True, exist_ok=True)
-            (place / path).write_text(text)
-            sys.modules.pop(".".join(path.with_suffix("").parts).removesuffix(".__init__"), None)
+        if str(place) in sys.path:
+            sys.path.remove(str(place))
         sys.path.insert(0, str(place))
-        _places[key] = place
+        # Those of another version have these names.
+        packages = {PurePosixPath(name).parts[0].removesuffix(".py") for name in modules}
+        for name in [each for each in sys.modules if each.partition(".")[0] in packages]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+
+
+def _written(modules: dict[str, str]) -> Path:
+    for name in modules:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or path.suffix != ".py":
+            raise CallFault(400, f"The module path {name!r} is none.")
+    place = Path(tempfile.mkdtemp(prefix="flash-live-"))
+    try:
+        for name, text in modules.items():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(text, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        shutil.rmtree(place, ignore_errors=True)
+        raise CallFault(400, f"The modules cannot be written: {type(error).__name__}.") from None
+    return place

@@ -25,6 +25,7 @@ request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("flash_r
 _STDERR = 2
 _OWN = ("flash_runtime", "stdout", "stderr")
 """The loggers that belong to the runtime."""
+_PRINTED = _OWN[1:]
 _LINE_LIMIT = 64 * 1024
 # What every LogRecord has; anything else on a record came with `extra=` and is shown.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
@@ -72,8 +73,15 @@ def set_slot(slot: int) -> None:
 
 def capture_prints() -> None:
     """Turn what user code prints into records of the loggers `stdout` and `stderr`, a line each."""
-    sys.stdout = _PrintStream("stdout", logging.INFO)
-    sys.stderr = _PrintStream("stderr", logging.WARNING)
+    sys.stdout = _PrintStream(_PRINTED[0], logging.INFO)
+    sys.stderr = _PrintStream(_PRINTED[1], logging.WARNING)
+
+
+def end_printed_lines() -> None:
+    """Take for a line what was printed in this context since the last one."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, _PrintStream):
+            stream.flush()
 
 
 class _DescriptorHandler(logging.Handler):
@@ -85,7 +93,7 @@ class _DescriptorHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            if not record.name.startswith(_OWN[0]):
+            if not record.name.startswith(_OWN[0]) and record.name not in _PRINTED:
                 capture.note(record.getMessage())
             data = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
         except BaseException:  # noqa: BLE001  a record's own `__str__` may raise anything; the request goes on
@@ -140,7 +148,7 @@ class _TextFormatter(logging.Formatter):
         current = request_id.get()
         if current is not None:
             parts.append(f"({current})")
-        if record.name in ("stdout", "stderr"):
+        if record.name in _PRINTED:
             parts.append("|")
         parts.append(record.getMessage())
         parts += [f"{key}={value}" for key, value in _extras(record).items()]
@@ -185,6 +193,7 @@ class _PrintStream(io.TextIOBase):
             self._emit(rest)
 
     def _emit(self, line: str) -> None:
+        capture.note(line)  # whatever of it is logged
         # Past `Logger.log`, since user code may have its logging disable every logger that it does not know.
         if self._level >= self._logger.level:
             record = self._logger.makeRecord(self._logger.name, self._level, "", 0, "%s", (line,), None)

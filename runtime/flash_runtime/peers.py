@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -52,7 +53,7 @@ class Addresses:
         """The base URL. Raises `PeerError`."""
         url = self.by_name.get(resource)
         if url is None and self.template is not None:
-            url = self.template.replace("{resource}", resource)
+            url = self.template.replace("{resource}", quote(resource, safe=""))
         if url is None:
             raise PeerError(
                 f"This container does not know where the resource `{resource}` is. Fix: set FLASH_PEER_URL, "
@@ -83,8 +84,8 @@ class Peers:
 
         @functools.wraps(function_or_class)
         async def stub(*args: Any, **kwargs: Any) -> Any:
-            value, _ = await self._call(resource, {"function": name}, (args, kwargs))
-            return value
+            answered = await self._call(resource, {"function": name}, (args, kwargs))
+            return answered.result()
 
         return stub
 
@@ -97,6 +98,8 @@ class Peers:
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 self._arguments = args, kwargs
                 self._instance_id: str | None = None
+                self._making = asyncio.Lock()
+                """Held by the call that makes the instance, for which the others wait."""
 
             def __getattr__(self, method: str) -> Callable[..., Any]:
                 if method.startswith("_"):
@@ -111,24 +114,29 @@ class Peers:
                 return await self._call("__call__", args, kwargs)
 
             async def _call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+                if self._instance_id is None:
+                    async with self._making:
+                        if self._instance_id is None:
+                            return await self._ask(method, args, kwargs)
+                return await self._ask(method, args, kwargs)
+
+            async def _ask(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
                 header = {
                     "class": original.__name__,
                     "method": method,
                     "instance_id": self._instance_id,
                     "create_new_instance": self._instance_id is None,
                 }
-                value, told = await peers._call(resource, header, (args, kwargs, *self._arguments))
-                self._instance_id = told.get("instance_id")
-                return value
+                answered = await peers._call(resource, header, (args, kwargs, *self._arguments))
+                self._instance_id = answered.header.get("instance_id", self._instance_id)
+                return answered.result()
 
         Stub.__name__ = Stub.__qualname__ = original.__name__
         Stub.__doc__ = original.__doc__
         return Stub
 
-    async def _call(
-        self, resource: str, header: dict[str, Any], arguments: tuple[Any, ...]
-    ) -> tuple[Any, dict[str, Any]]:
-        """The result, and the answer's header. Raises what the function raised, or `PeerError`."""
+    async def _call(self, resource: str, header: dict[str, Any], arguments: tuple[Any, ...]) -> _Answered:
+        """What came back. Raises `PeerError` where nothing that can be read did."""
         url = self._addresses.find(resource)
         name = header.get("function") or f"{header['class']}.{header['method']}"
         left = calls.seconds_left() + _SPARE_SECONDS
@@ -162,25 +170,41 @@ class Peers:
         raise AssertionError("the last try returns or raises")
 
 
-def _read(what: str, response: Response) -> tuple[Any, dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """What a call came to; `what` says which call it was."""
+
+    what: str
+    header: dict[str, Any]
+    value: Any
+
+    def result(self) -> Any:
+        """What the function returned. Raises what it raised, or `PeerError` where that cannot be had here."""
+        if self.header.get("success") is True:
+            return self.value
+        trace = self.header.get("traceback") or ""
+        cause = RemoteTraceback(trace) if trace else None
+        # One that would end the process, or a task, was meant for those of there.
+        if isinstance(self.value, Exception):
+            raise self.value from cause
+        raise PeerError(f"{self.what} has failed: {self.header.get('error')}") from cause
+
+
+def _read(what: str, response: Response) -> _Answered:
     if response.headers.get(b"content-type") != envelope.CONTENT_TYPE:
         if response.status == 200:
             raise PeerError(f"{what}: its answer is no envelope; is that a worker of this kind?")
         raise PeerError(f"{what} was refused with {response.status}: {_refusal(response.body)}")
     view = memoryview(response.body)
+    header: dict[str, Any] = {}
     try:
         header, start = envelope.unpack_header(view)
         value = envelope.unpack_value(view, header, start)
     except BaseException as error:  # a pickle may raise anything
-        raise PeerError(f"{what}: its answer cannot be read: {text_of(error)}.") from error
-    if header.get("success") is True:
-        return value, header
-    trace = header.get("traceback") or ""
-    if isinstance(value, BaseException):
-        raise value from RemoteTraceback(trace)
-    raise PeerError(f"{what} has failed: {header.get('error')}") from (
-        RemoteTraceback(trace) if trace else None
-    )
+        if header.get("success") is not False:
+            raise PeerError(f"{what}: its answer cannot be read: {text_of(error)}.") from error
+        value = None  # its exception is of a class that is not here, or no pickle restores
+    return _Answered(what, header, value)
 
 
 def _refusal(body: bytearray) -> str:

@@ -41,6 +41,14 @@ def escapes(error: BaseException) -> bool:
     return not isinstance(error, Exception) or isinstance(error, StopIteration | StopAsyncIteration)
 
 
+def ends_the_task(error: BaseException) -> bool:
+    """Whether a coroutine's `error` is its task's own end, and not what user code raised or was left with."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, GeneratorExit)
+
+
 class FiniteJSONResponse(JSONResponse):
     """JSON as RFC 8259 has it: NaN and the infinities, which it lacks, are `null`."""
 

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from flash_runtime.answering import Asked, Outcome, send_reply
 from flash_runtime.failures import Failures
 from flash_runtime.forms import CallFault
-from flash_runtime.responses import Reply, escapes, to_json
+from flash_runtime.responses import Reply, ends_the_task, to_json
 
 _JSON = ((b"content-type", b"application/json"),)
 
@@ -72,7 +72,7 @@ class Runsync:
             try:
                 reply = _completed(job, await awaitable)
             except BaseException as error:
-                if not isinstance(error, Exception) and not escapes(error):
+                if ends_the_task(error):
                     raise
                 reply = self._failed(job, error)
             await send_reply(reply, send)

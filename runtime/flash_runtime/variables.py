@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from flash_runtime.errors import SettingFault
 
@@ -118,7 +119,7 @@ def route_timeouts(text: str) -> tuple[tuple[str, float], ...]:
     allowed = 'a JSON object of routes and seconds, such as {"POST /predict": 60}'
     try:
         pairs = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Refused(allowed) from None
     if not isinstance(pairs, dict) or not all(_is_seconds(value) for value in pairs.values()):
         raise Refused(allowed)
@@ -181,17 +182,17 @@ def url_path(text: str) -> str:
 
 
 def _is_base_url(text: object) -> bool:
-    return (
-        isinstance(text, str)
-        and text.isascii()
-        and text.isprintable()
-        and " " not in text
-        and (text.startswith(("http://", "https://")) and text.split("://", 1)[1] != "")
-    )
+    if not isinstance(text, str) or not text.isascii() or not text.isprintable() or set(" ?#@") & set(text):
+        return False
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, half of an IPv6 address
+        return False
 
 
 def peer_url(text: str) -> str:
-    if not _is_base_url(text) or "{resource}" not in text:
+    if "{resource}" not in text or not _is_base_url(text.replace("{resource}", "resource")):
         raise Refused("a URL with {resource} in it, such as http://{resource}:80")
     return text
 
@@ -200,7 +201,7 @@ def peers(text: str) -> tuple[tuple[str, str], ...]:
     allowed = 'a JSON object of resources and URLs, such as {"gpu-worker": "http://10.0.0.7:80"}'
     try:
         pairs = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Refused(allowed) from None
     if not isinstance(pairs, dict) or not all(_is_base_url(url) for url in pairs.values()):
         raise Refused(allowed)
@@ -223,7 +224,10 @@ def names(text: str) -> tuple[str, ...]:
 
 def secret_in_file(text: str) -> str:
     try:
-        content = Path(text).read_text(encoding="ascii").strip()
+        path = Path(text)
+        if not path.is_file() and path.exists():  # reading a pipe would wait for ever
+            raise OSError
+        content = path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
         raise Refused(f"the path of a file that can be read ({error.__class__.__name__})") from None
     if not content:

@@ -26,6 +26,7 @@ TOKEN = "a-token"
 SOURCE = """
 import asyncio
 import logging
+import sys
 import threading
 import time
 
@@ -44,6 +45,15 @@ def fails(text):
 
 def exits():
     raise SystemExit(3)
+
+def prints_oddly():
+    sys.stdout.write("caf\\udce9 and no end")
+    return 5
+
+async def later_gives_up():
+    task = asyncio.create_task(asyncio.sleep(9))
+    task.cancel()
+    await task
 
 class Hostile(Exception):
     def __str__(self):
@@ -113,7 +123,7 @@ def hostile_route():
 """
 NAMES = [
     "add", "later", "fails", "exits", "hostile", "hostile_later", "hostile_result", "endless", "unpicklable",
-    "echo", "slow", "write_to", "Counter",
+    "echo", "slow", "write_to", "prints_oddly", "later_gives_up", "Counter",
 ]  # fmt: skip
 
 
@@ -226,6 +236,7 @@ def test_a_function_that_raises_is_a_500_with_its_traceback_for_who_may_see_it(s
         (plain("hostile_later"), 500, "Hostile: (its message could not be made)"),
         ({"function_name": "hostile"}, 500, "Hostile: (its message could not be made)"),
         ({"function_name": "hostile_result"}, 500, "cannot be pickled: SystemExit: 5"),
+        (plain("later_gives_up"), 500, "CancelledError"),
         (plain("endless"), 500, "cannot be sent as JSON: RecursionError"),
         ({"function_name": "unpicklable"}, 500, "cannot be pickled"),
         (plain("unpicklable"), 500, "cannot be sent as JSON"),
@@ -267,6 +278,36 @@ def test_what_cannot_be_done_has_its_status_and_says_why(server, content, status
     assert answer.json()["success"] is False
     assert text in answer.json()["error"]
     assert post(server, plain("add", 1)).json()["json_result"] == 2  # the worker serves on
+
+
+def test_an_instance_that_cannot_be_called_takes_no_place(server):
+    def method(name: str, **more: Any) -> httpx.Response:
+        call = {
+            "execution_type": "class",
+            "class_name": "Counter",
+            "method_name": name,
+            "instance_id": "kept",
+        }
+        return post(server, {"serialization_format": "json", **call, **more})
+
+    assert method("more", constructor_args=[5]).json()["json_result"] == 6
+    assert [method(name).status_code for name in ("_private", "none")] == [403, 404]
+    assert method("more", args=[1, 2, 3]).status_code == 400
+    assert method("more", create_new_instance=False).json()["json_result"] == 7
+
+
+def test_what_is_printed_comes_back_without_its_end_and_where_no_text_can_be(server):
+    told = post(server, plain("prints_oddly")).json()
+    assert (told["json_result"], told["stdout"]) == (5, "caf\udce9 and no end\n")
+    _, header, value = call_envelope(server, {"function": "prints_oddly"}, ((), {}))
+    assert (value, header["stdout"]) == (5, "caf\\udce9 and no end\n")
+
+
+def test_what_is_printed_comes_back_though_it_is_not_logged(tmp_path):
+    settings = {"FLASH_EXECUTE_TOKEN": TOKEN, "LOG_LEVEL": "ERROR"}
+    with serve(tmp_path, FLASH_APP_DIR=application(tmp_path), **settings) as server:
+        assert post(server, plain("add", 1)).json()["stdout"] == "adding 1 1\n"
+        assert "adding 1 1" not in server.log
 
 
 class Exiting:
@@ -389,7 +430,13 @@ def test_source_text_is_run_in_the_development_mode(tmp_path):
         answer = post(server, call).json()
         assert pickle.loads(base64.b64decode(answer["result"])) == 42
         assert post(server, call | {"function_code": "def g(): pass"}).status_code == 400
-        assert post(server, call | {"modules": {"../x.py": ""}}).status_code == 400
+        for name in ("../x.py", "a\0.py", f"{'a' * 300}.py", "x.txt"):
+            assert post(server, call | {"modules": {name: ""}}).status_code == 400
+        version = "def version():\n    import helper\n    return helper.V"
+        for number in (1, 2, 1):
+            call = {"function_name": "version", "function_code": version, "serialization_format": "json"}
+            answer = post(server, call | {"modules": {"helper.py": f"V = {number}"}})
+            assert answer.json()["json_result"] == number
         assert "FLASH_LIVE is on" in server.log
 
 

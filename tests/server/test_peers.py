@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from flash_runtime import envelope
+from flash_runtime.client import Client
 from tests import vendor
 from tests.serving import Server, free_port, serve, user_code
 
@@ -62,8 +64,9 @@ def test_one_request_goes_through_every_resource_of_a_built_application(tmp_path
 
 CALLER = """
 import asyncio
+import os
 from runpod_flash import Endpoint
-from worker import Model, echo, fails, slow, unpicklable_error
+from worker import Model, echo, exits, fails, slow, unloadable_error, unpicklable_error
 
 api = Endpoint(name="case", cpu="cpu3c-1-2")
 
@@ -81,6 +84,30 @@ async def call_unpicklable():
 
 async def call_slow(seconds: float):
     return await slow(seconds)
+
+async def told_of(name: str):
+    try:
+        await {"exits": exits, "unloadable_error": unloadable_error}[name]()
+    except Exception as error:
+        return {"type": type(error).__name__, "text": str(error), "cause": str(error.__cause__)}
+
+def call_from_a_loop_of_ones_own():
+    return asyncio.run(echo(3))["value"]
+
+def open_files():
+    return len(os.listdir("/proc/self/fd"))
+
+async def use_one_model_at_once():
+    model = Model(0)
+    await asyncio.gather(*[model.more() for _ in range(5)])
+    return await model.more(0)
+
+async def use_model_after_it_raised():
+    model = Model(10)
+    try:
+        await model.add_and_raise(5)
+    except ValueError:
+        return await model.more(0)
 
 async def use_model():
     model = Model(40)
@@ -108,6 +135,18 @@ class Odd(Exception):
 def unpicklable_error():
     raise Odd("odd")
 
+class Pair(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first} {second}")
+
+@Endpoint(name="worker", cpu="cpu3c-1-2")
+def unloadable_error():
+    raise Pair(1, 2)
+
+@Endpoint(name="worker", cpu="cpu3c-1-2")
+def exits():
+    raise SystemExit(3)
+
 @Endpoint(name="worker", cpu="cpu3c-1-2")
 async def slow(seconds):
     try:
@@ -125,11 +164,19 @@ class Model:
     def more(self, by=1):
         self.count += by
         return self.count
+
+    def add_and_raise(self, by):
+        self.count += by
+        raise ValueError(by)
 """
+FUNCTIONS = ["echo", "fails", "unpicklable_error", "unloadable_error", "exits", "slow", "Model"]
 ROUTES = [
     ("POST", f"/{name}", name)
-    for name in ("call_echo", "call_fails", "call_unpicklable", "call_slow", "use_model")
-]
+    for name in (
+        "call_echo", "call_fails", "call_unpicklable", "call_slow", "told_of", "call_from_a_loop_of_ones_own",
+        "open_files", "use_one_model_at_once", "use_model_after_it_raised", "use_model",
+    )
+]  # fmt: skip
 
 
 def application(tmp_path: Path) -> Path:
@@ -137,10 +184,9 @@ def application(tmp_path: Path) -> Path:
     (directory / "worker.py").write_text(WORKER)
     path = directory / "flash_manifest.json"
     manifest = json.loads(path.read_text())
-    names = ["echo", "fails", "unpicklable_error", "slow", "Model"]
-    functions = [{"name": name, "module": "worker", "is_class": name == "Model"} for name in names]
+    functions = [{"name": name, "module": "worker", "is_class": name == "Model"} for name in FUNCTIONS]
     manifest["resources"]["worker"] = {"is_load_balanced": False, "functions": functions}
-    manifest["function_registry"] |= dict.fromkeys(names, "worker")
+    manifest["function_registry"] |= dict.fromkeys(FUNCTIONS, "worker")
     path.write_text(json.dumps(manifest))
     return directory
 
@@ -169,6 +215,35 @@ def test_an_exception_that_cannot_be_pickled_is_told_in_words(servers):
     assert servers["case"].client.post("/call_unpicklable", json={}).status_code == 500
     assert "PeerError: `unpicklable_error` of `worker` has failed: Odd: odd" in servers["case"].log
     assert "in unpicklable_error" in servers["case"].log
+
+
+def test_an_exception_that_cannot_be_restored_is_told_in_words_with_its_traceback(servers):
+    told = servers["case"].client.post("/told_of", json={"name": "unloadable_error"}).json()
+    assert told["type"] == "PeerError"
+    assert told["text"] == "`unloadable_error` of `worker` has failed: Pair: 1 2"
+    assert "in unloadable_error" in told["cause"]
+
+
+def test_what_ends_a_process_there_is_a_failure_here(servers):
+    told = servers["case"].client.post("/told_of", json={"name": "exits"}).json()
+    assert (told["type"], told["text"]) == ("PeerError", "`exits` of `worker` has failed: SystemExit: 3")
+
+
+def test_loops_of_ones_own_leave_no_connection_behind(servers):
+    client = servers["case"].client
+    assert client.post("/call_from_a_loop_of_ones_own", json={}).json() == 3
+    before = client.post("/open_files", json={}).json()
+    for _ in range(10):
+        client.post("/call_from_a_loop_of_ones_own", json={})
+    assert client.post("/open_files", json={}).json() < before + 5
+
+
+def test_first_calls_at_once_make_one_instance(servers):
+    assert servers["case"].client.post("/use_one_model_at_once", json={}).json() == 5
+
+
+def test_an_instance_outlives_a_call_that_raises(servers):
+    assert servers["case"].client.post("/use_model_after_it_raised", json={}).json() == 15
 
 
 def test_a_class_of_another_resource_keeps_its_instance_there(servers):
@@ -259,6 +334,8 @@ def hostile_answer() -> bytes:
             b"content-type: application/vnd.flash.execute\r\n\r\nFLX1",
             "its answer cannot be read: BadEnvelope",
         ),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\nstarting", "was refused with 503: b'starting'"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "no HTTP"),
         (hostile_answer(), "its answer cannot be read: SystemExit: 7"),
     ],
 )
@@ -282,3 +359,20 @@ def test_a_peer_that_answers_rubbish_is_a_500_whose_log_says_so(tmp_path, answer
             assert server.client.post("/call_echo", json={"value": {}}).status_code == 500
             assert text in server.log
         thread.join(10)
+
+
+def test_a_call_that_is_given_up_is_given_up_at_once_though_the_peer_takes_nothing():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        async def give_up() -> None:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await Client().post(url, "/execute", [], [bytes(64 * 1024 * 1024)])
+            peer, _ = listener.accept()
+            with peer, contextlib.suppress(ConnectionResetError):
+                peer.settimeout(5)
+                while peer.recv(1024 * 1024):
+                    await asyncio.sleep(0)
+
+        asyncio.run(give_up())

@@ -44,12 +44,14 @@ def run(directory: Path, host: str, port: int, *, reload: bool) -> int:
         _say(f"port {port} is taken: using {free}")
     development = Development(root, host, free)
     stop = _Stop()
+    changes = watching.saves(root, stop.event) if reload else watching.ticks(stop.event)
     try:
         if not reload:
             development.serve()
         else:
+            next(changes, None)  # it watches from here on: no save is missed while the source is read
             development.serve_if_possible()
-        for saved in watching.saves(root, stop.event) if reload else watching.ticks(stop.event):
+        for saved in changes:
             if saved:
                 development.take(saved)
             code = development.look()

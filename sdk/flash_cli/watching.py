@@ -30,7 +30,7 @@ class _Sources(DefaultFilter):
 def saves(root: Path, stop: threading.Event) -> Iterator[frozenset[Path]]:
     """The files that were saved, made or removed, together; nothing several times a second. Until `stop`.
 
-    Raises `ConfigFault` where the system cannot watch so many directories.
+    It watches from the first item on. Raises `ConfigFault` where the system cannot watch so many directories.
     """
     changes = watch(
         root,

@@ -75,6 +75,14 @@ min_cuda_version="99"
 min_cuda_version=None
 max_concurrency=3
 max_concurrency=0
+scaler_type="REQUEST_COUNT"
+scaler_value=0
+execution_timeout_ms=-1
+cpu=5
+env=5
+volume=3
+volume=[1]
+idle_timeout=3600
 no_such=1
 """
 ARGUMENTS = SINGLE.split("\n")[1:-1]

@@ -240,6 +240,16 @@ def test_a_broken_start_waits_for_a_save(tmp_path, broken):
         run.serves("/example-api/health", {"status": "ok"})
 
 
+def test_a_save_while_the_source_is_first_read_is_not_missed(tmp_path):
+    slow = "import os, pathlib, time\npathlib.Path('reading').touch()\ntime.sleep(2)\n"
+    slow += SOURCE.replace('name="example-api"', 'name=os.environ["NO_SUCH"]')
+    assert slow.count("NO_SUCH") == 1
+    with running(tmp_path, slow) as run:
+        until((run.root / "reading").exists, "the module is imported")
+        run.save(SOURCE.replace('"ok"', '"saved"'))
+        run.serves("/example-api/health", {"status": "saved"})
+
+
 def test_without_reload_a_broken_start_is_the_end(tmp_path):
     with running(tmp_path, "def f(:\n", "--no-reload") as run:
         assert run.process.wait(30) == 65

@@ -11,6 +11,7 @@ from typing import Any
 import hcl2
 import pytest
 
+from flash_cli import faults
 from flash_runtime import __version__, errors
 from flash_runtime.settings import Settings
 
@@ -63,7 +64,8 @@ def test_no_module_but_settings_reads_the_environment():
 
 def test_every_exit_code_is_in_the_readme():
     table = (ROOT / "README.md").read_text()
-    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    named = {**vars(errors), **vars(faults)}
+    codes = {value for name, value in named.items() if name.startswith("EXIT_")}
     assert set(map(int, re.findall(r"^\| (\d\d?) \|", table, re.MULTILINE))) == codes
 
 

@@ -1,9 +1,9 @@
 """Holds an endpoint's port while its workers come and go: passes each connection on to one of them.
 
 On a Docker engine a published port belongs to one container for its whole life, so the container that has the
-port is none of the workers: this text, run as `python3 -c TEXT NAME PORT` in an image of the worker. It asks the
-network whom NAME stands for, and each of those for its health; a connection goes to the healthy worker that
-has the fewest, and one that stops is left before it refuses. Standard library only.
+port is none of the workers: this text, run as `python3 -c TEXT NAME PORT` in an image of the worker. It asks
+the network whom NAME stands for, and each of those for its health; a connection goes to the healthy worker
+that has the fewest, and one that stops is left before it refuses. Standard library only.
 """
 
 from __future__ import annotations

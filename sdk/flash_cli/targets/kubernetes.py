@@ -54,7 +54,8 @@ class KubernetesTarget:
             raise ConfigFault(
                 f"The environment {self._environment.name} has no context, and so no cluster.",
                 where=f"pyproject.toml, [tool.flash.env.{self._environment.name}]",
-                remedy=f'add context = "…", or ask by kubectl: kubectl get all -l {selector(self._labels)}.',
+                remedy='add context = "…", or use kubectl, which tells them apart by '
+                f"-n {self._environment.namespace} -l {selector(self._labels)}",
             )
         return Cluster(self._environment.context, self._environment.namespace)
 

@@ -67,14 +67,15 @@ class SwarmTarget:
     def deploy(self, release: Release, say: Say) -> Mapping[str, str]:
         """As `Target` has it."""
         self._refuse_gpus(release)
-        images = self._images(release, say)
         deployment = secrets.token_hex(4)
         rolling: list[Rolling] = []
         try:
+            images = self._images(release, say)
             with engine.told(f"deploying {self._name}"):
                 existing = {each.name: each for each in self._services()}
                 token = _token_of(existing.values()) or secrets.token_urlsafe(32)
-                network = self._network()
+                with engine.whole():
+                    network = self._network()
                 for service in release.services:
                     before = existing.get(service.name)
                     spec = spec_of(
@@ -87,7 +88,8 @@ class SwarmTarget:
                         port=self._environment.ports.get(service.endpoint) or (before and _published(before)),
                         most_cpus=int(self._engine.info()["NCPU"]),
                     )
-                    rolling.append(self._start(service, before, images[service.base_image], spec))
+                    with engine.whole():
+                        rolling.append(self._start(service, before, images[service.base_image], spec))
                 self._until_through(rolling, deployment, release.timeout, say)
         except BaseException:
             with contextlib.suppress(TargetFault, DockerException, requests.RequestException):

@@ -48,6 +48,8 @@ class KubernetesTarget:
         self._labels = labels_of(project, environment.name)
         self._written = Written(root / ".flash" / "kubernetes" / environment.name)
 
+    has_gpus = True  # which the cluster's device plugin knows
+
     @functools.cached_property
     def _cluster(self) -> Cluster:
         if self._environment.context is None:

@@ -75,6 +75,8 @@ class SwarmTarget:
         with engine.told("docker version"):
             return f"linux/{self._engine.version()['Arch']}"
 
+    has_gpus = False
+
     def deploy(self, release: Release, say: Say) -> Mapping[str, str]:
         """As `Target` has it."""
         self._refuse_gpus(release)

@@ -55,16 +55,15 @@ def preview(directory: Path, env: str | None, timeout: float, exclude: str, no_d
     environment = _for_preview(
         environment_of(project.config, env or (names[0] if len(names) == 1 else PREVIEW))
     )
-    from flash_cli.targets.docker import DockerTarget
-
-    target = DockerTarget(environment, project.name)
+    target = target_of(environment, project.name, project.root)
     if environment.gpus and not target.has_gpus:
-        say("this engine has no GPUs (no NVIDIA runtime): endpoints with gpu= run without one")
         environment = dataclasses.replace(environment, gpus=False)
-        target = DockerTarget(environment, project.name)
     with _signals():
         application, artifact = _built(project, environment, target, exclude, no_deps)
         names = [endpoint.name for endpoint in application.endpoints]
+        without = [each.name for each in application.endpoints if not each.is_cpu and not environment.gpus]
+        if without:
+            say(f"these run without a GPU: {', '.join(without)}")
         try:
             bring(application, artifact, environment, target, timeout)
             say("Ctrl-C ends it and removes everything")

@@ -21,7 +21,8 @@ from flash_cli.environments import (
 )
 from flash_cli.faults import ConfigFault, SourceFault
 from flash_cli.loglines import readable
-from flash_cli.services import left_out, release_of, services_of
+from flash_cli.services import Release, left_out, release_of, services_of
+from flash_cli.targets.swarm_service import spec_of
 from runpod_flash import GpuGroup, NetworkVolume
 from runpod_flash.hardware import CpuInstanceType
 
@@ -149,6 +150,23 @@ def test_names_that_dns_does_not_allow_are_changed_and_two_that_become_one_are_r
         services_of(Application("shop", Path(), (endpoint("a" * 60),)), DockerEnvironment(name="test"))
 
 
+def test_a_swarms_service_starts_first_and_is_rolled_back_where_its_tasks_fail(tmp_path):
+    made = service(cpu="cpu3c-4-8", workers=(2, 5))
+    release = Release((made,), tmp_path, "0" * 64, {"KEY": "k"}, 90)
+    told = {"token": "t", "network": "n", "deployment": "d"}
+    spec = spec_of(made, release, {"flash.project": "shop"}, port=30001, most_cpus=2, **told)
+    update = spec["update_config"]
+    assert (update["Order"], update["FailureAction"], update["Parallelism"]) == ("start-first", "rollback", 0)
+    assert spec["mode"] == {"replicated": {"Replicas": 2}}
+    assert spec["resources"]["Limits"] == {"NanoCPUs": 2 * 10**9, "MemoryBytes": 8 * 2**30}
+    assert spec["healthcheck"]["StartPeriod"] == 90 * 10**9
+    assert spec["stop_grace_period"] > 31 * 10**9
+    assert {"KEY=k", "FLASH_EXECUTE_TOKEN=t", "FLASH_RESOURCE_NAME=api"} <= set(spec["env"])
+    assert spec["endpoint_spec"]["Ports"] == [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 30001}]
+    (network,) = spec["networks"]
+    assert network["Aliases"] == ["api", "api"]
+
+
 def test_a_secret_that_is_not_set_is_refused_and_one_that_is_shows_nowhere(tmp_path):
     artifact = tmp_path / "artifact.tar.gz"
     artifact.write_bytes(b"")
@@ -184,6 +202,20 @@ def test_the_curl_line_is_of_a_route_that_needs_no_value_where_there_is_one():
 def test_a_workers_json_lines_are_text_for_a_person():
     line = json.dumps({"level": "ERROR", "message": "no", "traceback": "Traceback:\n  boom"})
     assert readable([line, "plain", '{"a": 1}']) == ["ERROR no", "Traceback:", "  boom", "plain", '{"a": 1}']
+
+
+@pytest.mark.parametrize(
+    ("package", "table"),
+    [("docker", 'target = "docker"'), ("kubernetes", 'target = "kubernetes"\nrepository = "r"')],
+)
+def test_a_target_whose_package_is_not_installed_names_the_extra(tmp_path, package, table):
+    (tmp_path / "pyproject.toml").write_text(f"[tool.flash.env.here]\n{table}\n")
+    code = f"import sys; sys.modules[{package!r}] = None; from flash_cli.main import main; main()"
+    command = [sys.executable, "-c", code, "status", "-C", str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 78
+    assert f"flash-runtime[cli,{package}]" in done.stderr
+    assert len(done.stderr.splitlines()) == 3
 
 
 def test_the_command_refuses_on_one_screen_before_it_builds(tmp_path):

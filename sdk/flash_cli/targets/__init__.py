@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from flash_cli.environments import DockerEnvironment, Environment, KubernetesEnvironment
+from flash_cli.faults import ConfigFault
 from flash_cli.services import Release
 
 LAST_LINES = 20
@@ -43,6 +44,10 @@ class Target(Protocol):
     def platform(self) -> str:
         """Of its machines, as Docker names it; what is deployed is built for it."""
 
+    @property
+    def has_gpus(self) -> bool:
+        """Whether it can give some to an endpoint that asks for them."""
+
     def deploy(self, release: Release, say: Say) -> Mapping[str, str]:
         """Bring the release up beside what serves, then switch; the URLs by endpoint of what serves now.
 
@@ -61,7 +66,23 @@ class Target(Protocol):
 
 
 def target_of(environment: Environment, project: str, root: Path) -> Target:
-    """The environment's target, for the endpoints of a project and its directory."""
+    """The environment's target, for the endpoints of a project and its directory.
+
+    Raises `ConfigFault` where the extra is not installed that reaches it.
+    """
+    is_cluster = isinstance(environment, KubernetesEnvironment)
+    try:
+        return _target_of(environment, project, root)
+    except ModuleNotFoundError as error:
+        extra = "kubernetes" if is_cluster else "docker"
+        raise ConfigFault(
+            f"The package {error.name} is not installed, which this target needs.",
+            where=f"pyproject.toml, [tool.flash.env.{environment.name}], target",
+            remedy=f"install flash-runtime with the extra `{extra}`: flash-runtime[cli,{extra}].",
+        ) from None
+
+
+def _target_of(environment: Environment, project: str, root: Path) -> Target:
     if isinstance(environment, KubernetesEnvironment):
         from flash_cli.targets.kubernetes import KubernetesTarget
 

@@ -39,9 +39,10 @@ class Cluster:
             self._client = config.new_client_from_config(context=context)
         except config.ConfigException as error:
             raise ConfigFault(
-                f"The context {context!r} cannot be used: {error}.",
+                f"The context {context!r} cannot be used: {str(error).rstrip('.')}.",
                 where="the kubeconfig (KUBECONFIG, or ~/.kube/config)",
-                remedy=f"set context to one of: {', '.join(_contexts()) or 'none is there'}.",
+                remedy=f"set context to one of these: {', '.join(_contexts()) or '(none is there)'}; "
+                "without one, objects are written and not applied.",
             ) from None
         self._where = f"the context {context}, {self._client.configuration.host}"
         with self._told(), tempfile.TemporaryDirectory() as directory:

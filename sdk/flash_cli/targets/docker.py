@@ -57,19 +57,21 @@ class DockerTarget:
 
     def deploy(self, release: Release, say: Say) -> Mapping[str, str]:
         """As `Target` has it."""
-        images = self._images(release, say)
         token = self._token() or secrets.token_urlsafe(32)
         deployment = secrets.token_hex(4)
         fronts = self._fronts()
         workers: dict[str, list[Any]] = {each.endpoint: [] for each in release.services}
         try:
+            images = self._images(release, say)
             with engine.told(f"deploying {self._name}"):
-                network = self._network()
+                with engine.whole():
+                    network = self._network()
                 for service in release.services:
                     for _ in range(service.replicas):
-                        worker = self._create(service, images, release, token, deployment)
-                        workers[service.endpoint].append(worker)
-                        worker.start()
+                        with engine.whole():
+                            worker = self._create(service, images, release, token, deployment)
+                            workers[service.endpoint].append(worker)
+                            worker.start()
                 self._until_healthy(
                     {f"a worker of {name}": own for name, own in workers.items()}, release.timeout, say
                 )
@@ -77,7 +79,8 @@ class DockerTarget:
                     for worker in workers[service.endpoint]:
                         worker.update(restart_policy={"Name": "unless-stopped"})
                         network.connect(worker, aliases=[workers_of(service.host)])
-                serving = {each.endpoint: fronts.find_or_make(each, network) for each in release.services}
+                with engine.whole():
+                    serving = {each.endpoint: fronts.find_or_make(each, network) for each in release.services}
                 self._until_healthy(
                     {f"the front of {name}": [front] for name, front in serving.items()}, _FRONT_SECONDS, say
                 )

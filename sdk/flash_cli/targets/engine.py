@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import io
 import os
+import signal
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -73,6 +74,16 @@ def told(doing: str) -> Iterator[None]:
         raise TargetFault(
             f"The engine does not answer: {error}.", where=doing, remedy="see `docker info`."
         ) from None
+
+
+@contextlib.contextmanager
+def whole() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait for the block's end: the engine may finish a request that is given up."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _remedy(error: APIError) -> str:

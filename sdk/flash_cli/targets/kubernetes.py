@@ -48,13 +48,16 @@ class KubernetesTarget:
         self._labels = labels_of(project, environment.name)
         self._written = Written(root / ".flash" / "kubernetes" / environment.name)
 
+    has_gpus = True  # which the cluster's device plugin knows
+
     @functools.cached_property
     def _cluster(self) -> Cluster:
         if self._environment.context is None:
             raise ConfigFault(
                 f"The environment {self._environment.name} has no context, and so no cluster.",
                 where=f"pyproject.toml, [tool.flash.env.{self._environment.name}]",
-                remedy=f'add context = "…", or ask by kubectl: kubectl get all -l {selector(self._labels)}.',
+                remedy='add context = "…", or use kubectl, which tells them apart by '
+                f"-n {self._environment.namespace} -l {selector(self._labels)}",
             )
         return Cluster(self._environment.context, self._environment.namespace)
 

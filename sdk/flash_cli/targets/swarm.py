@@ -10,7 +10,7 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,13 +22,24 @@ from docker.errors import DockerException
 from flash_cli import loglines
 from flash_cli.environments import DockerEnvironment
 from flash_cli.faults import ConfigFault, TargetFault
-from flash_cli.loglines import Line, lines_of, merged
+from flash_cli.loglines import Line, merged
 from flash_cli.services import DRAIN_SECONDS, PORT, Release, Service, slug
 from flash_cli.targets import LAST_LINES, UNCHANGED, Say, State, engine
-from flash_cli.targets.swarm_spec import DEPLOYMENT, HEALTH_SECONDS, MONITOR_SECONDS, spec_of
+from flash_cli.targets.swarm_service import (
+    DEPLOYMENT,
+    ENDED,
+    HEALTH_SECONDS,
+    MONITOR_SECONDS,
+    label,
+    last_lines,
+    log,
+    published,
+    spec_of,
+    token_of,
+    why,
+)
 
 _POLL_SECONDS = 0.5
-_ENDED = {"failed", "rejected", "complete", "shutdown", "orphaned"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +75,20 @@ class SwarmTarget:
         with engine.told("docker version"):
             return f"linux/{self._engine.version()['Arch']}"
 
+    has_gpus = False
+
     def deploy(self, release: Release, say: Say) -> Mapping[str, str]:
         """As `Target` has it."""
         self._refuse_gpus(release)
-        images = self._images(release, say)
         deployment = secrets.token_hex(4)
         rolling: list[Rolling] = []
         try:
+            images = self._images(release, say)
             with engine.told(f"deploying {self._name}"):
                 existing = {each.name: each for each in self._services()}
-                token = _token_of(existing.values()) or secrets.token_urlsafe(32)
-                network = self._network()
+                token = token_of(existing.values()) or secrets.token_urlsafe(32)
+                with engine.whole():
+                    network = self._network()
                 for service in release.services:
                     before = existing.get(service.name)
                     spec = spec_of(
@@ -84,10 +98,11 @@ class SwarmTarget:
                         token=token,
                         network=network,
                         deployment=deployment,
-                        port=self._environment.ports.get(service.endpoint) or (before and _published(before)),
+                        port=self._environment.ports.get(service.endpoint) or (before and published(before)),
                         most_cpus=int(self._engine.info()["NCPU"]),
                     )
-                    rolling.append(self._start(service, before, images[service.base_image], spec))
+                    with engine.whole():
+                        rolling.append(self._start(service, before, images[service.base_image], spec))
                 self._until_through(rolling, deployment, release.timeout, say)
         except BaseException:
             with contextlib.suppress(TargetFault, DockerException, requests.RequestException):
@@ -96,7 +111,7 @@ class SwarmTarget:
             raise
         names = {service.name for service in release.services}
         self._remove([each for each in self._services() if each.name not in names])
-        urls = {_label(each, "endpoint"): self._url(each) for each in self._services()}
+        urls = {label(each, "endpoint"): self._url(each) for each in self._services()}
         for endpoint, url in urls.items():
             if not _is_reached(url):
                 say(f"{endpoint} is healthy, but {url} leads nowhere from here: a swarm needs IPVS for that")
@@ -111,16 +126,16 @@ class SwarmTarget:
         """As `Target` has it."""
         with engine.told("docker service logs"):
             sources = [
-                _log(each, follow, lines)
+                log(each, follow, lines)
                 for each in self._services()
-                if endpoint in (None, _label(each, "endpoint"))
+                if endpoint in (None, label(each, "endpoint"))
             ]
         yield from merged(sources)
 
     def undeploy(self, endpoints: Collection[str], say: Say) -> None:
         """As `Target` has it."""
         say(f"ending {', '.join(sorted(endpoints))}")
-        self._remove([each for each in self._services() if _label(each, "endpoint") in endpoints])
+        self._remove([each for each in self._services() if label(each, "endpoint") in endpoints])
 
     def _filters(self) -> list[str]:
         return [f"{name}={value}" for name, value in self._labels.items()]
@@ -179,8 +194,8 @@ class SwarmTarget:
                     if task["Spec"]["ContainerSpec"].get("Labels", {}).get(DEPLOYMENT) == deployment
                 ]
                 for task in tasks:
-                    if task["Status"]["State"] in _ENDED:
-                        raise _unhealthy(each, task, f"ended before it was healthy ({_why(task)})")
+                    if task["Status"]["State"] in ENDED:
+                        raise _unhealthy(each, task, f"ended before it was healthy ({why(task)})")
                 running = [task for task in tasks if task["Status"]["State"] == "running"]
                 update = (each.now.attrs.get("UpdateStatus") or {}).get("State")
                 if len(running) >= each.service.replicas and (each.before is None or update == "completed"):
@@ -194,7 +209,6 @@ class SwarmTarget:
 
     def _set_back(self, rolling: list[Rolling]) -> None:
         """What was made is removed; what was updated is as before, where the swarm has not seen to it."""
-        self._remove([each.now for each in rolling if each.before is None])
         for each in rolling:
             if each.before is None:
                 continue
@@ -207,9 +221,10 @@ class SwarmTarget:
                 labels=each.before["Labels"],
                 mode=each.before["Mode"],
                 update_config=each.before["UpdateConfig"],
-                rollback_config=each.before["RollbackConfig"],
+                rollback_config=each.before.get("RollbackConfig"),
                 endpoint_spec=each.before["EndpointSpec"],
             )
+        self._remove([each.now for each in rolling if each.before is None])
 
     def _remove(self, services: list[Any]) -> None:
         """End them, and wait until none of their containers is left on this node; then sweep."""
@@ -237,11 +252,11 @@ class SwarmTarget:
         tasks = service.tasks(filters={"desired-state": "running"})
         update = (service.attrs.get("UpdateStatus") or {}).get("State", "completed")
         return State(
-            endpoint=_label(service, "endpoint"),
+            endpoint=label(service, "endpoint"),
             ready=sum(task["Status"]["State"] == "running" for task in tasks),
             wanted=service.attrs["Spec"]["Mode"]["Replicated"]["Replicas"],
             url=self._url(service),
-            release=_label(service, "artifact")[:12],
+            release=label(service, "artifact")[:12],
             note="" if update.endswith("completed") else update.replace("_", " "),
         )
 
@@ -249,24 +264,7 @@ class SwarmTarget:
         with engine.told("docker service inspect"):
             service.reload()
         host = urlsplit(self._environment.host or "").hostname or "127.0.0.1"
-        return f"http://{host}:{_published(service)}"
-
-
-def _label(service: Any, name: str) -> str:
-    return str(service.attrs["Spec"]["Labels"][f"flash.{name}"])
-
-
-def _published(service: Any) -> int | None:
-    ports = service.attrs.get("Endpoint", {}).get("Ports") or ()
-    return next((int(port["PublishedPort"]) for port in ports), None)
-
-
-def _token_of(services: Iterable[Any]) -> str | None:
-    return engine.token_of(
-        variable
-        for service in services
-        for variable in service.attrs["Spec"]["TaskTemplate"]["ContainerSpec"].get("Env", ())
-    )
+        return f"http://{host}:{published(service)}"
 
 
 def _is_reached(url: str) -> bool:
@@ -278,42 +276,14 @@ def _is_reached(url: str) -> bool:
     return True
 
 
-def _why(task: Mapping[str, Any]) -> str:
-    """Of a task that has ended."""
-    code = (task["Status"].get("ContainerStatus") or {}).get("ExitCode")
-    return f"exit code {code}" if code else str(task["Status"].get("Err") or task["Status"]["State"])
-
-
 def _unhealthy(each: Rolling, task: Mapping[str, Any] | None, what: str) -> TargetFault:
-    log: Iterable[str] = ()
+    lines: Iterable[str] = ()
     if task is not None:
         with contextlib.suppress(DockerException, requests.RequestException):
-            log = list(_lines(each.now, LAST_LINES, of=task["ID"]))
+            lines = list(last_lines(each.now, LAST_LINES, of=task["ID"]))
     return TargetFault(
         f"A worker of {each.service.endpoint} {what}; {UNCHANGED}.",
         where=f"the service {each.service.name}",
         remedy="mend what its log says, and deploy again.",
-        log=loglines.last(log, LAST_LINES),
+        log=loglines.last(lines, LAST_LINES),
     )
-
-
-def _lines(service: Any, count: int, *, follow: bool = False, of: str = "") -> Iterator[str]:
-    """The last lines of each task that has not ended, or of one, by its id."""
-    ended = {task["ID"] for task in service.tasks() if task["Status"]["State"] in _ENDED}
-    stream = service.logs(details=True, stdout=True, stderr=True, follow=follow, tail=count)
-    for line in lines_of(stream):
-        details, _, text = line.partition(" ")
-        task = details.rpartition("com.docker.swarm.task.id=")[2].partition(",")[0]
-        if task == of if of else task not in ended:
-            yield text
-
-
-def _log(service: Any, follow: bool, lines: int) -> Callable[[], Iterator[Line]]:
-    def read() -> Iterator[Line]:
-        try:
-            for line in _lines(service, lines, follow=follow):
-                yield _label(service, "endpoint"), line
-        except (DockerException, requests.RequestException):
-            pass  # removed: its log is at its end
-
-    return read

@@ -1,6 +1,6 @@
 """What the source of an application declares: endpoints, their routes and functions, each with its place.
 
-`discovery.py` makes these records; the manifest, the development server and the deployments read them.
+`discovery` makes these records; the manifest, the development server and the deployments read them.
 """
 
 from __future__ import annotations

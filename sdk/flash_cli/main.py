@@ -60,8 +60,9 @@ def build(
     """Package the application for the worker's image."""
     from rich.console import Console
 
-    from flash_cli import build as building
-    from flash_cli import dotenv, report
+    from flash_cli import dotenv
+    from flash_cli.building import build as building
+    from flash_cli.building import report
     from flash_cli.project import Project
 
     project = Project.find(directory)
@@ -115,7 +116,7 @@ def run(
     reload: Annotated[bool, typer.Option(help="Whether a saved file is served at once.")] = True,
 ) -> None:
     """Serve the project's endpoints from their source, each under /NAME."""
-    from flash_cli.dev import run as serve
+    from flash_cli.serving.run import run as serve
 
     raise typer.Exit(serve(directory, host, port, reload=reload))
 
@@ -140,8 +141,8 @@ def deploy(
     directory: Directory = _HERE,
 ) -> None:
     """Build, and bring the endpoints to an environment: what served before ends when the new is healthy."""
-    from flash_cli import deploy as deployment
     from flash_cli import dotenv
+    from flash_cli.deploying import deploy as deployment
 
     dotenv.enter(directory)
     (deployment.preview if preview else deployment.deploy)(directory, env, timeout, exclude, no_deps)
@@ -150,7 +151,7 @@ def deploy(
 @app.command()
 def status(env: Environment = None, directory: Directory = _HERE) -> None:
     """Show which endpoints are deployed, and how they are."""
-    from flash_cli import deploy as deployment
+    from flash_cli.deploying import deploy as deployment
 
     deployment.status(directory, env)
 
@@ -166,7 +167,7 @@ def logs(
     directory: Directory = _HERE,
 ) -> None:
     """Print what the endpoints' workers log."""
-    from flash_cli import deploy as deployment
+    from flash_cli.deploying import deploy as deployment
 
     deployment.logs(directory, env, endpoint, follow, lines)
 
@@ -180,7 +181,7 @@ def undeploy(
     directory: Directory = _HERE,
 ) -> None:
     """Take endpoints away; requests that have begun are finished."""
-    from flash_cli import deploy as deployment
+    from flash_cli.deploying import deploy as deployment
 
     deployment.undeploy(directory, env, endpoint, everything, yes)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flash_cli.application import Application, DeclaredEndpoint
-from flash_cli.discovery import discover
+from flash_cli.discovery.discover import discover
 from flash_cli.project import Project
 
 HELLO = """

@@ -12,7 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from flash_cli.build import BuildOptions, build
+from flash_cli.building.build import BuildOptions, build
 from flash_cli.faults import ConfigFault, DependencyFault, OutputFault, SourceFault
 from flash_cli.project import Project
 from tests.authoring.projects import HELLO, write
@@ -109,8 +109,8 @@ def test_the_worker_serves_what_was_built(tmp_path):
     "source", [*ROOT.glob("examples/*"), *USER_CODE.glob("*")], ids=lambda path: path.name
 )
 def test_the_manifest_is_what_the_published_schema_accepts(tmp_path, source):
-    from flash_cli.discovery import discover
-    from flash_cli.manifest import manifest_of
+    from flash_cli.building.manifest import manifest_of
+    from flash_cli.discovery.discover import discover
 
     manifest = manifest_of(discover(Project.find(source)), "3.12")
     jsonschema.validate(manifest, json.loads((ROOT / "manifest_schema.json").read_text()))
@@ -146,8 +146,8 @@ def test_packages_bring_nothing_of_this_machine_into_the_artifact(tmp_path):
 
 
 def test_the_projects_dependencies_and_every_other_place_are_asked_for(tmp_path):
-    from flash_cli.dependencies import wanted
-    from flash_cli.discovery import discover
+    from flash_cli.building.dependencies import wanted
+    from flash_cli.discovery.discover import discover
 
     files = {
         "main.py": HELLO.replace('cpu3c-1-2"', 'cpu3c-1-2", dependencies=["b"]'),

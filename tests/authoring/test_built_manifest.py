@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flash_cli.discovery import discover
-from flash_cli.manifest import encode, manifest_of
+from flash_cli.building.manifest import encode, manifest_of
+from flash_cli.discovery.discover import discover
 from flash_cli.project import Project
 from tests import vendor
 from tests.authoring.projects import write

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from flash_cli.application import Application, DeclaredEndpoint, Function, Place
-from flash_cli.deploy import curl
-from flash_cli.environments import (
+from flash_cli.deploying.deploy import curl
+from flash_cli.deploying.environments import (
     DockerEnvironment,
     KubernetesEnvironment,
     environment_of,
     the_only_one,
 )
+from flash_cli.deploying.loglines import readable
+from flash_cli.deploying.services import Release, left_out, release_of, services_of
+from flash_cli.deploying.targets.swarm_service import spec_of
 from flash_cli.faults import ConfigFault, SourceFault
-from flash_cli.loglines import readable
-from flash_cli.services import Release, left_out, release_of, services_of
-from flash_cli.targets.swarm_service import spec_of
 from runpod_flash import GpuGroup, NetworkVolume
 from runpod_flash.hardware import CpuInstanceType
 

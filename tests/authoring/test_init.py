@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from flash_cli.build import BuildOptions, build
+from flash_cli.building.build import BuildOptions, build
 from flash_cli.faults import ConfigFault, OutputFault
 from flash_cli.init import write_project
 from flash_cli.project import Project

@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from flash_cli.application import Application, DeclaredEndpoint, Function, Place
-from flash_cli.environments import KubernetesEnvironment
+from flash_cli.deploying.environments import KubernetesEnvironment
+from flash_cli.deploying.services import Release, release_of
+from flash_cli.deploying.targets.kubernetes import KubernetesTarget
 from flash_cli.faults import ConfigFault, TargetFault
-from flash_cli.services import Release, release_of
-from flash_cli.targets.kubernetes import KubernetesTarget
 from runpod_flash import GpuGroup
 from tests.authoring import fake_cluster
 

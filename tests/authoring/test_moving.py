@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 import runpod_flash
-from flash_cli.build import BuildOptions, build
+from flash_cli.building.build import BuildOptions, build
 from flash_cli.faults import ConfigFault
 from runpod_flash import Endpoint, EndpointJob, EndpointStatusError, NetworkVolume, PodTemplate, addresses
 from tests import vendor

@@ -20,7 +20,7 @@ import pytest
 
 from flash_cli import dotenv, examples
 from flash_cli.faults import ConfigFault
-from flash_cli.ports import free_port as next_free_port
+from flash_cli.serving.ports import free_port as next_free_port
 from tests.serving import environment, free_port, until
 
 ROOT = Path(__file__).parents[2]

@@ -79,7 +79,7 @@ def test_every_link_leads_somewhere(page):
 def test_every_file_that_a_page_names_exists(page):
     for name in re.findall(r"`([\w./]+\.(?:py|json|md))`", page.read_text()):
         places = [ROOT / name, ROOT / "runtime/flash_runtime" / name]
-        assert name in USERS or any(place.exists() for place in places), name
+        assert name in USERS or any(place.exists() for place in (*places, *(ROOT / "sdk").rglob(name))), name
 
 
 def test_every_fault_in_the_operations_page_has_its_test():

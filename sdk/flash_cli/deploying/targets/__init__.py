@@ -9,7 +9,6 @@ from typing import Protocol
 
 from flash_cli.deploying.environments import DockerEnvironment, Environment, KubernetesEnvironment
 from flash_cli.deploying.services import Release
-from flash_cli.faults import ConfigFault
 
 LAST_LINES = 20
 """So many lines of the log of a worker that does not turn healthy are shown."""
@@ -66,23 +65,7 @@ class Target(Protocol):
 
 
 def target_of(environment: Environment, project: str, root: Path) -> Target:
-    """The environment's target, for the endpoints of a project and its directory.
-
-    Raises `ConfigFault` where the extra is not installed that reaches it.
-    """
-    is_cluster = isinstance(environment, KubernetesEnvironment)
-    try:
-        return _target_of(environment, project, root)
-    except ModuleNotFoundError as error:
-        extra = "kubernetes" if is_cluster else "docker"
-        raise ConfigFault(
-            f"The package {error.name} is not installed, which this target needs.",
-            where=f"pyproject.toml, [tool.flash.env.{environment.name}], target",
-            remedy=f"install flash-runtime with the extra `{extra}`: flash-runtime[cli,{extra}].",
-        ) from None
-
-
-def _target_of(environment: Environment, project: str, root: Path) -> Target:
+    """The environment's target, for the endpoints of a project and its directory."""
     if isinstance(environment, KubernetesEnvironment):
         from flash_cli.deploying.targets.kubernetes import KubernetesTarget
 

@@ -204,20 +204,6 @@ def test_a_workers_json_lines_are_text_for_a_person():
     assert readable([line, "plain", '{"a": 1}']) == ["ERROR no", "Traceback:", "  boom", "plain", '{"a": 1}']
 
 
-@pytest.mark.parametrize(
-    ("package", "table"),
-    [("docker", 'target = "docker"'), ("kubernetes", 'target = "kubernetes"\nrepository = "r"')],
-)
-def test_a_target_whose_package_is_not_installed_names_the_extra(tmp_path, package, table):
-    (tmp_path / "pyproject.toml").write_text(f"[tool.flash.env.here]\n{table}\n")
-    code = f"import sys; sys.modules[{package!r}] = None; from flash_cli.main import main; main()"
-    command = [sys.executable, "-c", code, "status", "-C", str(tmp_path)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 78
-    assert f"flash-runtime[cli,{package}]" in done.stderr
-    assert len(done.stderr.splitlines()) == 3
-
-
 def test_the_command_refuses_on_one_screen_before_it_builds(tmp_path):
     (tmp_path / "main.py").write_text("from runpod_flash import Endpoint\napi = Endpoint(name='api')\n")
     (tmp_path / "pyproject.toml").write_text(

@@ -40,13 +40,15 @@ COPY uv.lock image/install-dependencies.sh ./
 RUN --mount=type=cache,target=/root/.cache/uv sh install-dependencies.sh
 COPY image/bin /opt/venv/bin
 
-# The runtime: one small layer, so that a new version of it is a short pull.
+# The runtime: one small layer, so that a new version of it is a short pull. The command `flash` is for the
+# machines where applications are written.
 FROM dependencies AS runtime
 COPY README.md LICENSE ./
 COPY runtime runtime
 COPY sdk sdk
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv pip install --no-deps --python /opt/venv --prefix /opt/runtime .
+    uv pip install --no-deps --python /opt/venv --prefix /opt/runtime . \
+ && rm -r /opt/runtime/bin/flash /opt/runtime/lib/python*/site-packages/flash_cli
 
 FROM base
 COPY --from=build /usr/bin/tini-static /usr/local/bin/tini

@@ -31,10 +31,10 @@ export UV_PROJECT_ENVIRONMENT = $(VENV)
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults soak check format schema lock clean image image-cpu test-image bench bench-image bench-even bench-cold bench-execute push
+.PHONY: help run test test-faults soak check format schema lock clean image image-cpu test-image bench bench-authoring bench-image bench-even bench-cold bench-execute push
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: export FLASH_APP_DIR := $(CURDIR)/examples/hello
 run: export FLASH_DISABLE_UNPACK := 1
@@ -63,6 +63,9 @@ soak: $(SYNCED) ## Load with a fault at random every few seconds, for MINUTES=5;
 bench: $(SYNCED) ## Measure speed, starts and memory beside the peers; 25 minutes; needs wrk and a quiet machine.
 	@$(UV) sync --quiet --frozen --inexact --group bench --python $(PYTHON)
 	$(BIN)/python -m benchmarks.speed $(ARGS)
+
+bench-authoring: $(SYNCED) ## Measure the import, the command, a build of 200 files, and a save of `flash run`.
+	$(BIN)/python -m benchmarks.authoring
 
 bench-execute: $(SYNCED) ## Measure calls by name, beside the vendor's /execute and a raw ASGI echo.
 	$(BIN)/python -m benchmarks.execute $(ARGS)

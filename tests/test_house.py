@@ -11,6 +11,7 @@ from typing import Any
 import hcl2
 import pytest
 
+from flash_cli import faults
 from flash_runtime import __version__, errors
 from flash_runtime.settings import Settings
 
@@ -63,7 +64,8 @@ def test_no_module_but_settings_reads_the_environment():
 
 def test_every_exit_code_is_in_the_readme():
     table = (ROOT / "README.md").read_text()
-    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    named = {**vars(errors), **vars(faults)}
+    codes = {value for name, value in named.items() if name.startswith("EXIT_")}
     assert set(map(int, re.findall(r"^\| (\d\d?) \|", table, re.MULTILINE))) == codes
 
 
@@ -77,7 +79,7 @@ def test_every_link_leads_somewhere(page):
 def test_every_file_that_a_page_names_exists(page):
     for name in re.findall(r"`([\w./]+\.(?:py|json|md))`", page.read_text()):
         places = [ROOT / name, ROOT / "runtime/flash_runtime" / name]
-        assert name in USERS or any(place.exists() for place in places), name
+        assert name in USERS or any(place.exists() for place in (*places, *(ROOT / "sdk").rglob(name))), name
 
 
 def test_every_fault_in_the_operations_page_has_its_test():
@@ -87,6 +89,17 @@ def test_every_fault_in_the_operations_page_has_its_test():
     assert len(faults) > 25
     for row in faults:
         (name,) = re.findall(r"`(test_\w+)` \|$", row)
+        assert f"def {name}(" in tests, name
+
+
+def test_every_difference_from_the_vendors_package_has_its_test():
+    text = (ROOT / "docs/moving-from-runpod-flash.md").read_text()
+    rows = re.findall(r"^\| (?!There|-).*\|$", text, re.MULTILINE)
+    tests = "".join(path.read_text() for path in ROOT.glob("tests/**/test_*.py"))
+    assert len(rows) > 40
+    for row in rows:
+        assert re.search(r"\| `test_\w+` \|$", row), row
+    for name in re.findall(r"`(test_\w+)`", text):
         assert f"def {name}(" in tests, name
 
 

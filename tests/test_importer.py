@@ -99,6 +99,7 @@ def test_a_module_that_needs_a_missing_one_is_another_fault_with_the_users_trace
     assert fault["what"] == "Module `main` needs `numpyy`, which is not here."
     assert fault["where"].endswith("helper.py:1")
     assert "dependencies=['numpyy'" in fault["remedy"]
+    assert ".gitignore" in fault["remedy"]  # what builds honour
     assert "main.py" in fault["traceback"]
     assert "importlib" not in fault["traceback"]
     assert fault["text"].endswith("No module named 'numpyy'")

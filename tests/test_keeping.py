@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flash_runtime.devices import Slot
-from flash_runtime.keeping import BOOT_TRIES, Keeping, WorkerProcess, limit_with_jitter
+from flash_runtime.keeping import _FAILURES, Keeping, WorkerProcess, limit_with_jitter
 from flash_runtime.scoreboard import Outcome, Scoreboard, State
 
 
@@ -43,7 +43,7 @@ def test_the_first_end_of_a_worker_that_served_is_made_up_for_at_once_and_others
 
 @pytest.mark.parametrize("failures", [0, 1, 2, 10, 500])
 def test_a_steady_worker_is_replaced_at_once_and_its_predecessors_are_forgotten(failures):
-    slot = keeping(failures=failures, devices_lost=BOOT_TRIES - 1)
+    slot = keeping(failures=failures, devices_lost=_FAILURES - 1)
     assert slot.note_end(100.0, 60.0, device_lost=False) == 0
     assert (slot.failures, slot.devices_lost, slot.not_before) == (1, 0, 100.0)
 
@@ -68,10 +68,10 @@ def test_no_delay_is_longer_than_half_a_minute(ends):
 def test_a_slot_that_keeps_losing_its_device_is_given_up(served):
     slot = keeping()
     given_up = []
-    for _ in range(BOOT_TRIES):
+    for _ in range(_FAILURES):
         slot.note_end(100.0, served, device_lost=True)
         given_up.append(slot.given_up)
-    assert given_up == [False] * (BOOT_TRIES - 1) + [True]
+    assert given_up == [False] * (_FAILURES - 1) + [True]
 
 
 def test_other_ends_neither_add_to_lost_devices_nor_make_up_for_them():

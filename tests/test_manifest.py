@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from flash_runtime import manifest
 from flash_runtime.errors import ManifestFault
 from flash_runtime.manifest import Manifest
-from flash_runtime.resources import Route, functions_for, routes_for
+from flash_runtime.resources import Route, functions_for, jobs_for, routes_for
 from tests import vendor
 
 ROOT = Path(__file__).parent.parent
@@ -185,6 +185,17 @@ def test_a_queue_based_resource_is_served_by_its_name_and_has_no_routes(load):
     assert elsewhere == {}
     with pytest.raises(ManifestFault, match="no functions"):
         routes_for(load(document(jobs=resource(served=False))), "jobs")
+
+
+def test_every_queue_based_resource_of_one_function_takes_jobs_under_its_name(load):
+    one = function(None, None)
+    jobs, two = resource(one, served=False), resource(one, one, served=False)
+    read = load(document(jobs=jobs, two=two, api=resource(function("GET", "/"))))
+    assert [each.path for each in jobs_for(read, "*")] == ["/jobs/runsync"]
+    assert [each.path for each in jobs_for(read, "jobs")] == ["/runsync"]
+    assert jobs_for(read, "two") == jobs_for(read, "api") == jobs_for(read, None) == ()
+    alone = load(document(jobs=jobs))
+    assert routes_for(alone, "*") == ()
 
 
 @pytest.mark.parametrize("resources", [{}, {"jobs": resource(served=False)}, {"api": resource()}])

@@ -96,7 +96,9 @@ def judge(content: bytes) -> None:
             routes = routes_for(read, name)
         except ManifestFault:
             continue
-        queue_based = name in read.resources and not read.resources[name].is_load_balanced
+        everything = name == "*" and "*" not in read.resources
+        meant = list(read.resources.values()) if everything else [read.resources.get(name)]
+        queue_based = all(each is not None and not each.is_load_balanced for each in meant)
         assert bool(routes) is not queue_based
         assert all(route.path.startswith("/") and route.method in manifest.METHODS for route in routes)
 

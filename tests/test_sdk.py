@@ -1,5 +1,6 @@
 """The authoring side: what a module with handlers needs, as the vendor's has it, and light."""
 
+import asyncio
 import importlib
 import inspect
 import json
@@ -122,8 +123,31 @@ def test_what_it_lacks_is_a_fault_with_the_remedy():
     assert not hasattr(runpod_flash, "create_resource")
 
 
-def test_a_call_of_an_endpoint_elsewhere_says_that_it_is_not_provided():
-    with pytest.raises(NotImplementedError, match="FLASH_SDK=artifact"):
-        Endpoint(id="abc").get("/x")
-    with pytest.raises(NotImplementedError, match="FLASH_SDK=artifact"):
-        Endpoint(id="abc").runsync({})
+@pytest.mark.parametrize("name", ["head", "options", "route", "websocket"])
+def test_a_method_that_there_is_not_is_refused_with_those_there_are(name):
+    api = Endpoint(name="api")
+    assert not hasattr(api, name)
+    with pytest.raises(AttributeError, match=rf"no '{name}' at .*test_sdk\.py:\d+.*\.get\(path\), \.post"):
+        getattr(api, name)("/x")
+
+
+async def calculate(operation: str, a: int, b: int) -> int:
+    return {"add": a + b, "multiply": a * b}[operation]
+
+
+def test_a_decorated_function_is_called_as_before():
+    decorated = Endpoint(name="test-api", cpu="cpu3c-1-2").post("/calculate")(calculate)
+    assert asyncio.run(decorated("add", 5, 3)) == 8
+
+
+def test_a_value_that_cannot_be_is_refused_with_the_line_and_what_is_allowed():
+    with pytest.raises(ValueError, match=r"'zz' is none of cpu3g-1-4, .* at .*test_sdk\.py:\d+"):
+        Endpoint(cpu="zz")
+    with pytest.raises(ValueError, match="must be a list of strings, got 'numpy'"):
+        Endpoint(dependencies="numpy")
+
+
+def test_a_refused_environment_is_not_shown():
+    with pytest.raises(ValueError, match="env must be") as caught:
+        Endpoint(env={"TOKEN": b"secret"})
+    assert "secret" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from flash_runtime import binding, importer
+from flash_runtime import binding, importer, runsync
 from flash_runtime.binding import Handler
 from flash_runtime.compiled import Compiled, why_not
 from flash_runtime.errors import ManifestFault, UserCodeFault
@@ -20,10 +21,11 @@ from flash_runtime.execute import Functions
 from flash_runtime.failures import Failures, Guard, invalid_request
 from flash_runtime.package import Package
 from flash_runtime.peers import NOWHERE, Addresses, Peers
-from flash_runtime.resources import Route
+from flash_runtime.resources import Job, Route
 from flash_runtime.responses import MEDIA_TYPES, FiniteJSONResponse
 from flash_runtime.routing import Mounted
 from flash_runtime.threads import Threads
+from flash_runtime.together import Together, original
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Application:
     failures: Failures
     functions: Functions = field(default_factory=lambda: Functions({}, {}))
     """What can be called by name."""
+    jobs: tuple[tuple[Job, Callable[..., Any]], ...] = ()
+    """What answers jobs of queue-based resources."""
 
     @property
     def documents(self) -> tuple[str, ...]:
@@ -60,26 +64,43 @@ def load(
     `importer.load` and `build` do.
     """
     importer.enter(package.app_dir, sdk)
-    _stand_in_for_others(sdk, Peers(addresses, package.elsewhere))
+    peers = Together(package.together) if package.together else Peers(addresses, package.elsewhere)
+    _stand_in_for_others(sdk, peers.stand_in)
     bound = [(route, importer.load(route.module, route.function)) for route in package.routes]
-    own = {each.name: importer.load(each.module, each.name) for each in package.functions}
+    own = {each.name: original(importer.load(each.module, each.name)) for each in package.functions}
     application = build(bound, title=package.title, threads=threads, device_lost=device_lost)
-    return replace(application, functions=Functions(own, package.elsewhere))
+    jobs = [(job, original(importer.load(job.function.module, job.function.name))) for job in package.jobs]
+    jobs = [(job, function) for job, function in jobs if not isinstance(function, type)]
+    for job, function in jobs:
+        application.asgi.add_api_route(
+            job.path,
+            _answered_before,
+            methods=["POST"],
+            name=job.function.name,
+            description=inspect.getdoc(function),
+            openapi_extra=runsync.documented(function),
+        )
+    return replace(application, functions=Functions(own, package.elsewhere), jobs=tuple(jobs))
 
 
-def _stand_in_for_others(sdk: Literal["image", "artifact"], peers: Peers) -> None:
+async def _answered_before() -> dict[str, Any]:
+    """Stands for a job's path in the API document; the runtime's own target answers it."""
+    raise NotImplementedError
+
+
+def _stand_in_for_others(sdk: Literal["image", "artifact"], stand_in: Callable[[Any], Any]) -> None:
     """Have the SDK's decorators put stubs in the place of functions of other resources."""
     from runpod_flash import Endpoint  # whose it is depends on what `importer.enter` was told
 
     if sdk == "image":
-        Endpoint.stand_in = peers.stand_in  # type: ignore[method-assign, assignment]
+        Endpoint.stand_in = stand_in  # type: ignore[method-assign, assignment]
         return
     # The vendor's own stubs would call its cloud, also for the functions that are here.
     decorate = Endpoint.__call__
 
     def call(self: Endpoint, function_or_class: Any) -> Any:
         decorate(self, function_or_class)
-        return peers.stand_in(function_or_class)
+        return stand_in(function_or_class)
 
     Endpoint.__call__ = call  # type: ignore[method-assign]
 

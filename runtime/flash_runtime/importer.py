@@ -233,7 +233,7 @@ def _missing_remedy(name: str, frames: TracebackType | None) -> str | None:
         )
     return (
         f"add the package that provides it to Endpoint(dependencies=[{package!r}, …]) and rebuild; if it is "
-        "a module of your own, see that .flashignore keeps it."
+        "a module of your own, see that no .gitignore leaves it out."
     )
 
 
@@ -273,7 +273,7 @@ def _missing_fault(module: str, app_dir: Path) -> UserCodeFault:
     return UserCodeFault(
         f"There is no module `{module}`. {directory} has {there}.",
         where=f"looked for {' and '.join(str(path) for path in _expected_files(module, app_dir))}",
-        remedy="build again; if the file is in the project, see that .flashignore keeps it.",
+        remedy="build again; if the file is in the project, see that no .gitignore leaves it out.",
     )
 
 

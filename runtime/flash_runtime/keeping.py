@@ -6,10 +6,11 @@ import random
 from dataclasses import dataclass
 
 from flash_runtime.devices import Slot
+from flash_runtime.processes import describe_end
 from flash_runtime.scoreboard import Record, State
 
-BOOT_TRIES = 3
-"""How often a slot fails to boot before the container gives up, or loses its device before the slot is."""
+_FAILURES = 3
+"""So many workers that ended unasked are a slot that fails; so many lost devices, one that is given up."""
 _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 30.0
 _MOST_DOUBLINGS = 10
@@ -43,6 +44,10 @@ class WorkerProcess:
         """How many requests it has ended."""
         return self.record.requests() - self.requests_before
 
+    def how_ended(self, status: int) -> str:
+        """In words; `status` is what waitpid(2) gives."""
+        return f"killed, since {self.killed_for}" if self.killed_for else describe_end(status)
+
 
 def limit_with_jitter(limit: int | None) -> int | None:
     """A worker's own limit: the given one, or up to a fifth less."""
@@ -72,7 +77,7 @@ class Keeping:
         """Whether workers keep ending, and none has served for a while since."""
         record = self.worker.record if self.worker is not None else None
         steady = record is not None and record.state is State.READY and now - record.since >= _STEADY_SECONDS
-        return self.failures >= BOOT_TRIES and not steady
+        return self.failures >= _FAILURES and not steady
 
     def note_end(self, now: float, served_seconds: float | None, *, device_lost: bool) -> float:
         """A worker ended unasked, after it served for so long (`None`: it never did).
@@ -84,7 +89,7 @@ class Keeping:
         steady = served_seconds is not None and served_seconds >= _STEADY_SECONDS
         self.failures = 1 if steady else self.failures + 1
         self.devices_lost = (0 if steady else self.devices_lost) + device_lost
-        self.given_up = self.devices_lost >= BOOT_TRIES
+        self.given_up = self.devices_lost >= _FAILURES
         delay = 0.0
         if served_seconds is None or self.failures > 1:
             doubled = min(self.failures - 1, _MOST_DOUBLINGS)

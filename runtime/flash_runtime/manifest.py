@@ -7,7 +7,6 @@ description: `python -m flash_runtime.manifest` prints `manifest_schema.json` fr
 from __future__ import annotations
 
 import json
-import keyword
 import logging
 import os
 import re
@@ -19,6 +18,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flash_runtime.errors import ManifestFault
+from flash_runtime.paths import path_problems
 
 log = logging.getLogger("flash_runtime.manifest")
 
@@ -29,8 +29,6 @@ SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 _MOST_PROBLEMS = 50
 _LARGEST_BYTES = 16 * 1024 * 1024
 _EXTENSION_TAG = re.compile(r"\.cpython-(\d)(\d+)[a-z]*-[^/]*\.so$")
-PATH_PARAMETER = re.compile(r"\{(\w+)(?::(?:str|path|int|float|uuid))?\}")
-"""A name, and how it is read: Starlette's convertors."""
 
 
 class _Part(BaseModel):
@@ -259,16 +257,8 @@ def _handler_problems(function: Function, at: str, reserved: frozenset[str]) -> 
     elif path in reserved:
         yield f"{at}.http_path: {path!r} is reserved for the runtime"
     else:
-        if not path.isprintable() or any(mark in path for mark in " ?#"):
-            yield f"{at}.http_path: {path!r} has a character that no path has as it is"
-        parameters = PATH_PARAMETER.findall(path)
-        for word in parameters:
-            if not word.isidentifier() or keyword.iskeyword(word):
-                yield f"{at}.http_path: {word!r} cannot be a parameter of a function"
-        for twice in sorted({each for each in parameters if parameters.count(each) > 1}):
-            yield f"{at}.http_path: {path!r} names {twice!r} twice"
-        if set("{}") & set(PATH_PARAMETER.sub("", path)):
-            yield f"{at}.http_path: {path!r} has a brace that belongs to no parameter"
+        for problem in path_problems(path):
+            yield f"{at}.http_path: {problem}"
     if function.module.endswith(".py"):
         yield f"{at}.module: {function.module!r} is a file's name; its module is {function.module[:-3]!r}"
     elif not all(function.module.split(".")):

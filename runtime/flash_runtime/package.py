@@ -9,16 +9,15 @@ from pathlib import Path
 from flash_runtime import artifact, manifest
 from flash_runtime.errors import SettingFault
 from flash_runtime.manifest import Manifest
-from flash_runtime.resources import FunctionRef, Route, functions_for, routes_for
-from flash_runtime.settings import Settings
+from flash_runtime.resources import FunctionRef, Job, Route, functions_for, jobs_for, routes_for
+from flash_runtime.settings import EVERY_RESOURCE, Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """An application in its place, and what to serve of it: routes, and functions that can be called by name.
+    """An application in its place, and what to serve of it: routes, jobs, and what can be called by name.
 
-    `elsewhere` has the resource of each function that is another container's. `is_queue_based` says whether
-    what is served takes jobs and has no routes.
+    `elsewhere` has the resource of each function that is another container's.
     """
 
     app_dir: Path
@@ -26,7 +25,9 @@ class Package:
     routes: tuple[Route, ...]
     functions: tuple[FunctionRef, ...]
     elsewhere: Mapping[str, str]
-    is_queue_based: bool
+    jobs: tuple[Job, ...]
+    together: frozenset[str]
+    """Functions of queue-based resources that are served beside the resources which await them."""
 
 
 def open_package(settings: Settings) -> Package:
@@ -36,16 +37,36 @@ def open_package(settings: Settings) -> Package:
     """
 
     def accept(path: Path, app_dir: Path, where: str) -> tuple[Manifest, tuple[Route, ...]]:
-        reserved = ("/ping", "/execute", settings.health_path)
-        found = manifest.load(path, reserved, where)
-        manifest.check_python(found, app_dir)
-        routes = routes_for(found, settings.resource_name)
-        _check_timeouts(settings, routes)
-        return found, routes
+        return _accept(settings, path, app_dir, where)
 
     app_dir, (found, routes) = artifact.prepare(settings, accept)
+    return _package(settings, app_dir, found, routes)
+
+
+def read_again(settings: Settings, package: Package) -> Package:
+    """The package as its manifest is now, where it is no artifact's, which stays as it is. Raises `Fault`."""
+    if not settings.disable_unpack:
+        return package
+    path = settings.manifest_path
+    found, routes = _accept(settings, path, package.app_dir, str(path))
+    return _package(settings, package.app_dir, found, routes)
+
+
+def _accept(settings: Settings, path: Path, app_dir: Path, where: str) -> tuple[Manifest, tuple[Route, ...]]:
+    reserved = ("/ping", "/execute", settings.health_path)
+    found = manifest.load(path, reserved, where)
+    manifest.check_python(found, app_dir)
+    routes = routes_for(found, settings.resource_name)
+    _check_timeouts(settings, routes)
+    return found, routes
+
+
+def _package(settings: Settings, app_dir: Path, found: Manifest, routes: tuple[Route, ...]) -> Package:
     functions, elsewhere = functions_for(found, settings.resource_name)
-    return Package(app_dir, found.project_name, routes, functions, elsewhere, is_queue_based=not routes)
+    jobs = jobs_for(found, settings.resource_name)
+    queue_based = {each.name for each in functions if not found.resources[each.resource].is_load_balanced}
+    together = frozenset(queue_based if settings.resource_name == EVERY_RESOURCE else ())
+    return Package(app_dir, found.project_name, routes, functions, elsewhere, jobs, together)
 
 
 def _check_timeouts(settings: Settings, routes: tuple[Route, ...]) -> None:

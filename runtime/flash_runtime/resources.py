@@ -1,4 +1,4 @@
-"""Resources: what of the manifest this container serves, routes and functions."""
+"""Resources: what of the manifest this container serves: routes, jobs and functions."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from flash_runtime.errors import ManifestFault
-from flash_runtime.manifest import PATH_PARAMETER, Manifest, Resource
+from flash_runtime.manifest import Manifest, Resource
+from flash_runtime.paths import parameters_of
 from flash_runtime.settings import EVERY_RESOURCE
+
+JOB_PATH = "/runsync"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Route:
     @property
     def path_parameters(self) -> tuple[str, ...]:
         """The names in braces in the path, in its order."""
-        return tuple(PATH_PARAMETER.findall(self.path))
+        return parameters_of(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,14 @@ class FunctionRef:
     resource: str
     name: str
     module: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The function that does a queue-based resource's jobs, and the path where they are handed in."""
+
+    path: str
+    function: FunctionRef
 
 
 def routes_for(manifest: Manifest, resource_name: str | None) -> tuple[Route, ...]:
@@ -52,6 +63,8 @@ def routes_for(manifest: Manifest, resource_name: str | None) -> tuple[Route, ..
             )
         return ()
     served = {name: each for name, each in manifest.resources.items() if each.is_load_balanced}
+    if not served and resource_name == EVERY_RESOURCE and any(functions_for(manifest, resource_name)[0]):
+        return ()
     if not served:
         others = _listed(manifest.resources) or "them"
         raise ManifestFault(
@@ -72,6 +85,24 @@ def routes_for(manifest: Manifest, resource_name: str | None) -> tuple[Route, ..
         )
     # Without this, `/users/{id}` would take requests for `/users/me`.
     return tuple(sorted(chosen, key=lambda route: "{" in route.path))
+
+
+def jobs_for(manifest: Manifest, resource_name: str | None) -> tuple[Job, ...]:
+    """The jobs of the queue-based resource of that name, or with `*` of each, under `/{name}`.
+
+    A resource has jobs where it is one function: of several, only /execute names the one that is meant.
+    """
+    prefixes = {name: f"/{name}" for name in manifest.resources} if resource_name == EVERY_RESOURCE else {}
+    if resource_name in manifest.resources:
+        prefixes = {resource_name: ""}
+    jobs = []
+    for name, prefix in prefixes.items():
+        resource = manifest.resources[name]
+        plain = [function for function in resource.functions if not function.is_class]
+        if not resource.is_load_balanced and len(plain) == 1:
+            (function,) = plain
+            jobs.append(Job(f"{prefix}{JOB_PATH}", FunctionRef(name, function.name, function.module)))
+    return tuple(jobs)
 
 
 def functions_for(

@@ -7,6 +7,7 @@ As the vendor's API has it: `{"input": {…}}` to `{"id", "status", "output"}`, 
 from __future__ import annotations
 
 import inspect
+import typing
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,16 +21,16 @@ from flash_runtime.failures import Failures
 from flash_runtime.forms import CallFault
 from flash_runtime.responses import Reply, ends_the_task, to_json
 
-PATH = "/runsync"
 _JSON = ((b"content-type", b"application/json"),)
 
 
 class Runsync:
-    """Answers `/runsync` with the resource's one function, in a thread, or on the application loop."""
+    """Answers `POST {path}` with the resource's one function, in a thread, or on the application loop."""
 
     in_thread = True
 
-    def __init__(self, name: str, function: Callable[..., Any], failures: Failures) -> None:
+    def __init__(self, path: str, name: str, function: Callable[..., Any], failures: Failures) -> None:
+        self._path = path
         self._name = name
         self._function = function
         self._failures = failures
@@ -81,7 +82,7 @@ class Runsync:
     def _failed(self, job: str, error: BaseException) -> Reply:
         if isinstance(error, CallFault):
             return _reply(error.status, {"id": job, "status": "FAILED", "error": error.error})
-        self._failures.note(f"POST {PATH}", error)
+        self._failures.note(f"POST {self._path}", error)
         # As for any route: the log has what happened, and the client only that it did.
         return _reply(500, {"id": job, "status": "FAILED", "error": "Internal Server Error"})
 
@@ -92,3 +93,30 @@ def _completed(job: str, result: Any) -> Reply:
 
 def _reply(status: int, content: dict[str, Any]) -> Reply:
     return Reply(status, _JSON, [to_json(content)])
+
+
+_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
+
+
+def documented(function: Callable[..., Any]) -> dict[str, Any]:
+    """What the API document says of the body of the function's jobs (OpenAPI, a part of an operation)."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # a function of an extension's may have none that can be read
+        return {}
+    named = [each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    content = {
+        "type": "object",
+        "properties": {each.name: _schema(each.annotation) for each in named},
+        "required": [each.name for each in named if each.default is each.empty],
+    }
+    body = {"type": "object", "properties": {"input": content}, "required": ["input"]}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": body}}}}
+
+
+def _schema(annotation: Any) -> dict[str, Any]:
+    # Not pydantic's reading: a function that jobs can call need have no types that a route could.
+    known = {kind.__name__: name for kind, name in _TYPES.items()}
+    name = _TYPES.get(typing.get_origin(annotation) or annotation) if callable(annotation) else None
+    name = known.get(annotation) if isinstance(annotation, str) else name
+    return {"type": name} if name else {}

@@ -18,7 +18,7 @@ from flash_runtime.variables import MEBIBYTE, Reader
 SECRETS = ("FLASH_API_KEY", "FLASH_EXECUTE_TOKEN")
 """The variables that user code is not given."""
 EVERY_RESOURCE = "*"
-"""The value of FLASH_RESOURCE_NAME that mounts every load-balanced resource under `/{resource}`."""
+"""The value of FLASH_RESOURCE_NAME that mounts every resource under `/{resource}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class Settings:
     stall_timeout: float
     """How long the application loop may stand still; 0 is for ever."""
     boot_timeout: float
+    boot_tries: int
+    """How often a slot fails to boot before the container gives up."""
     drain_delay: float
     drain_timeout: float
     stop_timeout: float | None
@@ -122,6 +124,7 @@ class Settings:
             route_timeouts=read("FLASH_ROUTE_TIMEOUTS", variables.route_timeouts, ()),
             stall_timeout=read("FLASH_STALL_TIMEOUT", variables.seconds, request_timeout),
             boot_timeout=read("FLASH_BOOT_TIMEOUT", variables.positive_seconds, 480.0),
+            boot_tries=read("FLASH_BOOT_TRIES", variables.whole(1, 1000), 3),
             drain_delay=read("FLASH_DRAIN_DELAY", variables.seconds, 1.0),
             drain_timeout=read("FLASH_DRAIN_TIMEOUT", variables.seconds, 30.0),
             stop_timeout=read("FLASH_STOP_TIMEOUT", variables.positive_seconds, None),

@@ -23,8 +23,8 @@ from gunicorn.errors import HaltServer
 
 from flash_runtime.deadlines import MARGIN_SECONDS, Deadlines
 from flash_runtime.devices import Slot
-from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, boot_timeout_fault
-from flash_runtime.keeping import BOOT_TRIES, Keeping, WorkerProcess, limit_with_jitter
+from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, Fault, boot_timeout_fault
+from flash_runtime.keeping import Keeping, WorkerProcess, limit_with_jitter
 from flash_runtime.processes import describe_end, end_children_of, scratch_directory, stop_signals_held
 from flash_runtime.renewals import Renewals
 from flash_runtime.scoreboard import Outcome, Phase, Record, State
@@ -155,9 +155,14 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
                 self.kill_worker(worker.pid, signal.SIGKILL)
 
     def handle_hup(self) -> None:
-        """SIGHUP replaces every worker, one by one, so that each imports the application anew."""
+        """SIGHUP replaces every worker, one by one: each imports the application anew, as it is now."""
         log.info("told to replace the workers, one by one")
-        self._renewals.ask_for_all()
+        try:
+            self._launch = self._launch.read_again()
+        except Fault as fault:
+            log.error("%s, and the workers serve on", fault)
+        else:
+            self._renewals.ask_for_all()
 
     def _keep_health(self) -> None:
         if self._health_pid == 0:
@@ -210,7 +215,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         self._board.cut_by_kill += cut
         if self._stopping:
             return
-        how = f"worker of slot {keeping.slot.number} ended ({_how_ended(worker, status)})"
+        how = f"worker of slot {keeping.slot.number} ended ({worker.how_ended(status)})"
         if worker.told_at is not None:
             level = logging.INFO if os.WIFEXITED(status) and not cut else logging.ERROR
             log.log(level, "%s, as it was told; requests in flight: %d", how, cut)
@@ -234,10 +239,10 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             )  # fmt: skip
         else:
             self._boot_fault = self._why(worker, status)
-            log.error(
-                "worker of slot %d could not boot, try %d\n%s",
-                keeping.slot.number, keeping.boots_failed, self._boot_fault[1],
-            )  # fmt: skip
+            # The last one is told of at the end, once.
+            why = "" if self._is_hopeless(now) else f"\n{self._boot_fault[1]}"
+            slot, tried = keeping.slot.number, keeping.boots_failed
+            log.error("worker of slot %d could not boot, try %d%s", slot, tried, why)
 
     def _on_given_up(self, keeping: Keeping, worker: WorkerProcess) -> None:
         fault = worker.record.fault()
@@ -255,18 +260,21 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         return worker.record.fault() or (EXIT_SOFTWARE, silent)
 
     def _give_up_if_hopeless(self, now: float) -> None:
+        if self._boot_fault is not None and self._is_hopeless(now):
+            self._board.phase = Phase.FAILED
+            raise HaltServer("the application cannot be served", self._boot_fault[0])
+
+    def _is_hopeless(self, now: float) -> bool:
+        """Whether no worker can serve, and none will."""
         if self._boot_fault is None or self._board.any_ready():
-            return
+            return False
         tried_all = all(
-            each.given_up or (each.boots_failed >= BOOT_TRIES and each.worker is None)
+            each.given_up or (each.boots_failed >= self._settings.boot_tries and each.worker is None)
             for each in self._keeping
         )
         # A fault of the artifact's is the same at every try; one of user code may be the network's.
         certain = self._boot_fault[0] != EXIT_SOFTWARE
-        too_late = now - self._last_ready > self._settings.boot_timeout
-        if certain or tried_all or too_late:
-            self._board.phase = Phase.FAILED
-            raise HaltServer("the application cannot be served", self._boot_fault[0])
+        return certain or tried_all or now - self._last_ready > self._settings.boot_timeout
 
     # Stopping.
 
@@ -345,10 +353,6 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         log.warning("this signal does nothing here: slots are fixed and settings are read once, at start")
 
     handle_ttin = handle_ttou = handle_usr1 = handle_usr2 = handle_winch = _ignore
-
-
-def _how_ended(worker: WorkerProcess, status: int) -> str:
-    return f"killed, since {worker.killed_for}" if worker.killed_for else describe_end(status)
 
 
 class _Application(BaseApplication):  # type: ignore[misc]

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 import uvloop
@@ -38,7 +38,7 @@ from flash_runtime.errors import EXIT_OK, EXIT_SOFTWARE, Fault
 from flash_runtime.execute import PATH as EXECUTE_PATH
 from flash_runtime.execute import Execute
 from flash_runtime.gate import Gate, GateSettings
-from flash_runtime.package import Package
+from flash_runtime.package import Package, read_again
 from flash_runtime.peers import Addresses
 from flash_runtime.processes import (
     be_first_to_run_out_of_memory,
@@ -47,7 +47,6 @@ from flash_runtime.processes import (
     raise_descriptor_limit,
 )
 from flash_runtime.routing import RouteTable, Target
-from flash_runtime.runsync import PATH as RUNSYNC_PATH
 from flash_runtime.runsync import Runsync
 from flash_runtime.scoreboard import Record, Scoreboard, State
 from flash_runtime.server import Server, ServerSettings
@@ -74,6 +73,10 @@ class Launch:
     health_listeners: tuple[socket.socket, ...]
     """The health process's own: a worker that kept them open would hold connections in a drain."""
     startup: Startup
+
+    def read_again(self) -> Launch:
+        """The same for the application as it is now. Raises `Fault`."""
+        return replace(self, package=read_again(self.settings, self.package))
 
 
 class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
@@ -187,7 +190,7 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             settings.request_timeout,
             dict(settings.route_timeouts),
             app.documents,
-            _own_targets(app, settings, queue_based=self.launch.package.is_queue_based),
+            _own_targets(app, settings),
         )
         admission = Admission(
             settings.max_concurrency,
@@ -239,7 +242,7 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._server.on_room()
 
 
-def _own_targets(app: Application, settings: Settings, *, queue_based: bool) -> list[Target]:
+def _own_targets(app: Application, settings: Settings) -> list[Target]:
     """What the runtime itself answers POST requests for, in the place of plain functions."""
 
     def target(path: str, answering: Answering, *, is_internal: bool) -> Target:
@@ -248,10 +251,9 @@ def _own_targets(app: Application, settings: Settings, *, queue_based: bool) -> 
 
     execute = Execute(app.functions, app.failures, live=settings.live)
     targets = [target(EXECUTE_PATH, execute, is_internal=True)]
-    plain = {name: each for name, each in app.functions.own.items() if not isinstance(each, type)}
-    if queue_based and len(plain) == 1:  # of several, only /execute names the one that is meant
-        ((name, function),) = plain.items()
-        targets.append(target(RUNSYNC_PATH, Runsync(name, function, app.failures), is_internal=False))
+    for job, function in app.jobs:
+        runsync = Runsync(job.path, job.function.name, function, app.failures)
+        targets.append(target(job.path, runsync, is_internal=False))
     return targets
 
 

@@ -1,7 +1,7 @@
-"""A light drop-in for the vendor's `runpod_flash`, for code that runs in a worker.
+"""A light drop-in for the vendor's `runpod_flash`: for declaring endpoints and calling them, anywhere.
 
-It has what modules with handlers use at import: `Endpoint`, the hardware's names and two records. It imports
-in milliseconds where the vendor's takes seconds. Whatever it lacks is refused with the remedy.
+It has `Endpoint`, the hardware's names, two records, and the errors of calls. It imports in milliseconds
+where the vendor's takes seconds. Whatever it lacks is refused with the remedy.
 """
 
 from __future__ import annotations
@@ -10,7 +10,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from runpod_flash.endpoint import DEFAULT_WORKERS_MAX, DEFAULT_WORKERS_MIN, Endpoint
+from runpod_flash.endpoint import Endpoint
+from runpod_flash.errors import (
+    EndpointAddressError,
+    EndpointError,
+    EndpointStatusError,
+    EndpointTimeout,
+    EndpointUnreachable,
+)
 from runpod_flash.hardware import (
     CPU_DATACENTERS,
     CpuInstanceType,
@@ -21,6 +28,8 @@ from runpod_flash.hardware import (
     ServerlessScalerType,
     ServerlessType,
 )
+from runpod_flash.jobs import EndpointJob
+from runpod_flash.options import DEFAULT_WORKERS_MAX, DEFAULT_WORKERS_MIN
 from runpod_flash.records import NetworkVolume, PodTemplate
 
 # The vendor's release that this stands in for, then a local label (PEP 440): code that compares versions
@@ -35,6 +44,12 @@ __all__ = [
     "CudaVersion",
     "DataCenter",
     "Endpoint",
+    "EndpointAddressError",
+    "EndpointError",
+    "EndpointJob",
+    "EndpointStatusError",
+    "EndpointTimeout",
+    "EndpointUnreachable",
     "GpuGroup",
     "GpuType",
     "NetworkVolume",
@@ -46,8 +61,8 @@ __all__ = [
 
 def _lacks(name: str) -> str:
     return (
-        f"this image's runpod_flash has no {name!r}: it has {', '.join(__all__)}. "
-        "Set FLASH_SDK=artifact to use the runpod_flash that the artifact carries."
+        f"flash-runtime's runpod_flash has no {name!r}: it has {', '.join(__all__)}. "
+        "In a worker, FLASH_SDK=artifact uses the runpod_flash that the artifact carries."
     )
 
 

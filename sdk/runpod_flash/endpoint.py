@@ -1,15 +1,16 @@
-"""`Endpoint`: how a module says which of its functions are routes, and what they run on.
+"""`Endpoint`: how a module says which of its functions are routes, what they run on, and how it calls others.
 
 A worker reads the routes from the build's manifest. Here they are checked, where they are written, and the
-functions stay as they are.
+functions stay as they are. Calls are `calls.py`'s, which is imported with the first of them.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
+from runpod_flash import options
+from runpod_flash.errors import EndpointStatusError
 from runpod_flash.hardware import (
     CpuInstanceType,
     CudaVersion,
@@ -18,21 +19,33 @@ from runpod_flash.hardware import (
     GpuType,
     ServerlessScalerType,
 )
+from runpod_flash.jobs import EndpointJob, failed_job
+from runpod_flash.paths import path_problem
+from runpod_flash.places import caller
 from runpod_flash.records import NetworkVolume, PodTemplate
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
-DEFAULT_WORKERS_MIN = 0
-DEFAULT_WORKERS_MAX = 1
+if TYPE_CHECKING:
+    from typing import Protocol
 
-_RESERVED_PATHS = ("/execute", "/ping")
+    class RouteOrCall(Protocol):
+        """The decorator of a route, or a call of one: which of them, only the endpoint's id and image say."""
+
+        def __call__(self, function: Handler, /) -> Handler: ...
+        def __await__(self) -> Generator[Any, None, Any]: ...
+
+
+_METHODS = ("get", "post", "put", "delete", "patch")
 
 
 class Endpoint:
     """An endpoint: `@endpoint.get(path)` and its siblings on functions, or `@Endpoint(...)` on one.
 
-    Every parameter is the vendor's; most matter to the vendor's platform alone and are stored. Raises
-    `ValueError` for a combination that cannot be meant.
+    With `id=` or `image=` it stands for what runs elsewhere: `await endpoint.get(path)` calls it.
+
+    Every parameter is the vendor's; some matter to the vendor's platform alone and are stored. Raises
+    `ValueError` for a value or a combination that cannot be meant.
     """
 
     @staticmethod
@@ -65,28 +78,29 @@ class Endpoint:
         min_cuda_version: CudaVersion | str | None = CudaVersion.V12_8,
         max_concurrency: int = 1,
     ) -> None:
-        if gpu is not None and cpu is not None:
-            raise ValueError("gpu and cpu are mutually exclusive: give one of them, or neither")
-        if id is not None and image is not None:
-            raise ValueError(
-                "id and image are mutually exclusive: id= is an endpoint that exists, image= a new one"
-            )
-        if image is not None and name is None:
-            raise ValueError("name is required when image= is set")
-        if max_concurrency < 1:
-            raise ValueError(f"max_concurrency must be >= 1, got {max_concurrency}")
+        try:
+            options.check_together(name, id, image, gpu, cpu)
+            self.cpu = options.cpus_of(cpu)
+            self.gpu = options.gpus_of(gpu)
+            self.workers_min, self.workers_max = options.workers_of(workers)
+            self.volume = options.volumes_of(volume)
+            options.check_numbers(idle_timeout, max_concurrency)
+            options.check_datacenter(datacenter, self.volume, is_cpu=bool(cpu))
+            cuda = min_cuda_version if cpu is None else None
+            options.check_kinds(dependencies, system_dependencies, env, scaler_type, template, cuda)
+        except ValueError as error:
+            raise ValueError(f"{error}{caller()}") from None
+        if cpu is None and id is None:
+            self.gpu = self.gpu if self.gpu is not None else [GpuGroup.ANY]
+            datacenter = datacenter or DataCenter.all()
         self.name = name
         self.id = id
         self.image = image
-        self.cpu = _cpus(cpu)
-        self.gpu = _gpus(gpu) or ([GpuGroup.ANY] if cpu is None and id is None else None)
-        self.workers_min, self.workers_max = _worker_range(workers)
         self.idle_timeout = idle_timeout
         self.dependencies = dependencies
         self.system_dependencies = system_dependencies
         self.accelerate_downloads = accelerate_downloads
-        self.volume = _volumes(volume)
-        self.datacenter = datacenter or (DataCenter.all() if cpu is None and id is None else datacenter)
+        self.datacenter = datacenter
         self.env = env
         self.gpu_count = gpu_count
         self.execution_timeout_ms = execution_timeout_ms
@@ -127,12 +141,12 @@ class Endpoint:
         """The decorator of a queue-based endpoint. Returns what it is given, or what stands in its place."""
         if self.is_client:
             raise ValueError(
-                f"cannot use {self._client_form()} as a decorator{_caller()}: it stands for something that "
+                f"cannot use {self._client_form()} as a decorator{caller()}: it stands for something that "
                 "runs elsewhere. Fix: Endpoint(name=...) is for code of your own"
             )
         if self._routes:
             raise ValueError(
-                f"cannot use Endpoint as a direct decorator after registering routes{_caller()}. "
+                f"cannot use Endpoint as a direct decorator after registering routes{caller()}. "
                 "Fix: use another Endpoint for this function"
             )
         if self.name is None:
@@ -140,49 +154,94 @@ class Endpoint:
         self._decorated = True
         return self.stand_in(function_or_class)  # type: ignore[no-any-return]
 
-    def get(self, path: str, data: Any = None, **options: Any) -> Callable[[Handler], Handler]:
-        """The decorator of a GET route."""
-        return self._route("GET", path, data, options)
+    def __getattr__(self, name: str) -> NoReturn:
+        # AttributeError, so that hasattr() works.
+        raise AttributeError(
+            f"Endpoint has no {name!r}{caller()}. Routes are registered, and endpoints called, with "
+            f"{', '.join(f'.{method}(path)' for method in _METHODS)}"
+        )
 
-    def post(self, path: str, data: Any = None, **options: Any) -> Callable[[Handler], Handler]:
-        """The decorator of a POST route."""
-        return self._route("POST", path, data, options)
+    # Routes and calls. With `id=` or `image=` these are calls, to be awaited: `data` is sent as JSON, and the
+    # options are `timeout` (seconds; 60), `params` (the query) and `headers`. What comes back is parsed JSON,
+    # text, or bytes; `None` where the response is empty. A call raises `EndpointError`.
 
-    def put(self, path: str, data: Any = None, **options: Any) -> Callable[[Handler], Handler]:
-        """The decorator of a PUT route."""
-        return self._route("PUT", path, data, options)
+    def get(self, path: str, data: Any = None, **options: Any) -> RouteOrCall:
+        """The decorator of a GET route, or a call of one."""
+        return self._route_or_call("GET", path, data, options)
 
-    def delete(self, path: str, data: Any = None, **options: Any) -> Callable[[Handler], Handler]:
-        """The decorator of a DELETE route."""
-        return self._route("DELETE", path, data, options)
+    def post(self, path: str, data: Any = None, **options: Any) -> RouteOrCall:
+        """The decorator of a POST route, or a call of one."""
+        return self._route_or_call("POST", path, data, options)
 
-    def patch(self, path: str, data: Any = None, **options: Any) -> Callable[[Handler], Handler]:
-        """The decorator of a PATCH route."""
-        return self._route("PATCH", path, data, options)
+    def put(self, path: str, data: Any = None, **options: Any) -> RouteOrCall:
+        """The decorator of a PUT route, or a call of one."""
+        return self._route_or_call("PUT", path, data, options)
 
-    def run(self, *args: Any, **options: Any) -> NoReturn:
-        """Not provided: raises `NotImplementedError`."""
-        self._refuse_call("run")
+    def delete(self, path: str, data: Any = None, **options: Any) -> RouteOrCall:
+        """The decorator of a DELETE route, or a call of one."""
+        return self._route_or_call("DELETE", path, data, options)
 
-    def runsync(self, *args: Any, **options: Any) -> NoReturn:
-        """Not provided: raises `NotImplementedError`."""
-        self._refuse_call("runsync")
+    def patch(self, path: str, data: Any = None, **options: Any) -> RouteOrCall:
+        """The decorator of a PATCH route, or a call of one."""
+        return self._route_or_call("PATCH", path, data, options)
 
-    def cancel(self, *args: Any, **options: Any) -> NoReturn:
-        """Not provided: raises `NotImplementedError`."""
-        self._refuse_call("cancel")
+    async def run(self, input_data: Any, *, webhook: str | None = None) -> EndpointJob:
+        """Hand a queue-based endpoint a job; `webhook` is a URL that is told when it is done."""
+        job = {"input": input_data} if webhook is None else {"input": input_data, "webhook": webhook}
+        return EndpointJob(await self._job_request("POST", "/run", job), self)
 
-    def _route(
-        self, method: str, path: str, data: Any, options: dict[str, Any]
-    ) -> Callable[[Handler], Handler]:
+    async def runsync(self, input_data: Any, timeout: float = 60.0) -> EndpointJob:
+        """Hand a queue-based endpoint a job and wait for its end, at most `timeout` seconds."""
+        try:
+            done = await self._job_request("POST", "/runsync", {"input": input_data}, timeout=timeout)
+        except EndpointStatusError as error:
+            done = failed_job(error)
+            if done is None:
+                raise
+        return EndpointJob(done, self)
+
+    async def cancel(self, job_id: str) -> EndpointJob:
+        """Have a job ended."""
+        from urllib.parse import quote  # not for declaring endpoints
+
+        return EndpointJob(await self._job_request("POST", f"/cancel/{quote(job_id, safe='')}"), self)
+
+    async def _job_request(self, method: str, path: str, data: Any = None, *, timeout: float = 60.0) -> Any:
+        if not self.is_client:
+            raise TypeError(
+                f"Endpoint({self.name!r}) is code of your own, and jobs are for what runs elsewhere. "
+                "Fix: Endpoint(id=...)"
+            )
+        from runpod_flash import addresses, calls
+
+        base = self._base_url(jobs=True)
+        try:
+            return await calls.send(method, base, path, data, timeout=timeout)
+        except EndpointStatusError as error:
+            if error.status == 404 and path != "/runsync" and not addresses.is_vendors(base):
+                error.add_note(
+                    "Workers of flash-runtime have no queue: of the calls for jobs they serve runsync()."
+                )
+            raise
+
+    def _base_url(self, *, jobs: bool = False) -> str:
+        from runpod_flash import addresses
+
+        vendors = self.id is not None
+        return addresses.resolve(self.id if vendors else self.name, jobs=jobs, vendors=vendors)  # type: ignore[arg-type]
+
+    def _route_or_call(self, method: str, path: str, data: Any, options: dict[str, Any]) -> RouteOrCall:
         if self.is_client:
-            self._refuse_call(f"{method.lower()}({path!r})")
-        where = _caller()
+            return cast("RouteOrCall", _Call(self, method, path, data, options))
+        where = caller()
         if data is not None or options:
             raise TypeError(
                 f"{method} {path}{where}: data and keyword arguments are for calls of an endpoint that runs "
                 f"elsewhere. Fix: @endpoint.{method.lower()}({path!r})"
             )
+        return cast("RouteOrCall", self._route(method, path, where))
+
+    def _route(self, method: str, path: str, where: str) -> Callable[[Handler], Handler]:
         self._check_route(path, where)
 
         def decorate(function: Handler) -> Handler:
@@ -202,25 +261,14 @@ class Endpoint:
             raise ValueError(
                 f"name is required for load-balanced endpoints{where}. Fix: Endpoint(name='my-api', ...)"
             )
-        if not path.startswith("/"):
-            raise ValueError(f"path must start with '/', got: {path!r}{where}. Fix: {'/' + path!r}")
-        if path in _RESERVED_PATHS:
-            raise ValueError(
-                f"path {path!r} is reserved by the framework{where}, as are {' and '.join(_RESERVED_PATHS)}. "
-                "Fix: choose another path"
-            )
+        problem = path_problem(path)
+        if problem is not None:
+            raise ValueError(f"{problem[0]}{where}. Fix: {problem[1]}")
         if self._decorated:
             raise ValueError(
                 f"cannot add routes after using Endpoint as a direct decorator{where}. "
                 "Fix: use another Endpoint for the routes"
             )
-
-    def _refuse_call(self, call: str) -> NoReturn:
-        raise NotImplementedError(
-            f"{self._client_form()}.{call}{_caller()}: this image's runpod_flash does not yet provide calls "
-            "of endpoints that run elsewhere. Set FLASH_SDK=artifact to use the runpod_flash that the "
-            "artifact carries. (To register routes, use Endpoint(name=...) without id= and image=.)"
-        )
 
     def _client_form(self) -> str:
         if self.id is not None:
@@ -228,50 +276,28 @@ class Endpoint:
         return f"Endpoint(image={self.image!r})" if self.image is not None else f"Endpoint({self.name!r})"
 
 
-def _caller() -> str:
-    """` at file:line` of the nearest frame outside of this file."""
-    frame = sys._getframe(1)
-    while frame.f_code.co_filename == __file__ and frame.f_back is not None:
-        frame = frame.f_back
-    return f" at {frame.f_code.co_filename}:{frame.f_lineno}"
+class _Call:
+    """A call of an endpoint: it is sent when it is awaited."""
 
+    def __init__(
+        self, endpoint: Endpoint, method: str, path: str, data: Any, options: dict[str, Any]
+    ) -> None:
+        self._endpoint = endpoint
+        self._asked = method, path, data
+        self._options = options
 
-def _worker_range(workers: int | tuple[int, int] | None) -> tuple[int, int]:
-    if workers is None:
-        return DEFAULT_WORKERS_MIN, DEFAULT_WORKERS_MAX
-    if isinstance(workers, int):
-        low, high = DEFAULT_WORKERS_MIN, workers
-    elif isinstance(workers, tuple | list) and len(workers) == 2:
-        low, high = int(workers[0]), int(workers[1])
-    else:
-        raise ValueError(f"workers must be an int or a (min, max) tuple, got {workers!r}")
-    if low < 0 or high < 0:
-        raise ValueError(f"workers cannot be negative: ({low}, {high})")
-    if low > high:
-        raise ValueError(f"workers min ({low}) cannot exceed max ({high})")
-    return low, high
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._send().__await__()
 
+    async def _send(self) -> Any:
+        from runpod_flash import calls
 
-def _gpus(gpu: GpuGroup | GpuType | list[GpuGroup | GpuType] | None) -> list[GpuGroup | GpuType] | None:
-    if gpu is None or isinstance(gpu, list):
-        return gpu
-    if isinstance(gpu, GpuGroup | GpuType):
-        return [gpu]
-    raise ValueError(f"gpu must be a GpuGroup, a GpuType or a list of them, got {gpu!r}")
+        method, path, data = self._asked
+        return await calls.send(method, self._endpoint._base_url(), path, data, **self._options)
 
-
-def _cpus(cpu: str | Sequence[str] | None) -> list[CpuInstanceType] | None:
-    if cpu is None:
-        return None
-    if not isinstance(cpu, str | list):
-        raise ValueError(f"cpu must be a CpuInstanceType, a string or a list of them, got {cpu!r}")
-    return [CpuInstanceType(each) for each in ([cpu] if isinstance(cpu, str) else cpu)]
-
-
-def _volumes(volume: NetworkVolume | list[NetworkVolume] | None) -> list[NetworkVolume] | None:
-    if volume is None:
-        return None
-    volumes = volume if isinstance(volume, list) else [volume]
-    if not volumes or not all(isinstance(each, NetworkVolume) for each in volumes):
-        raise ValueError(f"volume must be a NetworkVolume or a list of them, got {volume!r}")
-    return volumes
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        form, method = self._endpoint._client_form(), self._asked[0].lower()
+        raise TypeError(
+            f"{form} is called, and has no routes of its own: @endpoint.{method}({self._asked[1]!r}) cannot "
+            f"register a handler{caller()}. Fix: Endpoint(name=...), without id= and image="
+        )

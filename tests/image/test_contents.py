@@ -79,3 +79,9 @@ def test_the_image_adds_at_most_120_mb_to_its_base(engine, image):
         if "tini" in layer["CreatedBy"] and "COPY" in layer["CreatedBy"]:
             break
     assert 20 * MEBIBYTE < sum(own) <= 120_000_000
+
+
+def test_the_command_for_authors_is_not_there(containers):
+    tells = "import importlib.util as u; print(u.find_spec('flash_cli'), u.find_spec('runpod_flash') is None)"
+    code, told = containers.finish("sh", "-c", f'command -v flash; python3 -c "{tells}"')
+    assert (code, told.split()) == (0, ["None", "False"])

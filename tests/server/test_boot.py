@@ -196,6 +196,13 @@ def test_user_code_that_cannot_start_exits_70_with_the_reason_last_in_the_log(tm
     assert expected in last["message"]
 
 
+def test_why_the_last_try_failed_is_told_once(tmp_path):
+    directory = user_code(tmp_path, "raise RuntimeError('no weights here')\n", ROUTES)
+    done = run("serve", FLASH_APP_DIR=directory, FLASH_WORKERS=1, FLASH_BOOT_TRIES=1, timeout=30)
+    assert done.stderr.count("RuntimeError: no weights here") == 1
+    assert "no weights here" in done.stderr.splitlines()[-1]
+
+
 def test_a_missing_module_exits_70_and_is_named(tmp_path):
     directory = user_code(tmp_path, HELLO, ROUTES)
     (directory / "main.py").rename(directory / "other.py")

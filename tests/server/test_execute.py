@@ -541,6 +541,20 @@ def test_a_queue_based_resource_answers_jobs(tmp_path):
         assert post(server, plain("add", 1)).status_code == 404
 
 
+def test_every_resource_of_an_application_answers_jobs_under_its_name(tmp_path):
+    app = application(tmp_path)
+    manifest = json.loads((app / "flash_manifest.json").read_text())
+    del manifest["resources"]["case"]  # queue-based ones alone are an application, too
+    (app / "flash_manifest.json").write_text(json.dumps(manifest))
+    with serve(tmp_path, FLASH_APP_DIR=app, FLASH_RESOURCE_NAME="*") as server:
+        done = server.client.post("/jobs/runsync", json={"input": {"text": "ab"}}).json()
+        assert (done["status"], done["output"]) == ("COMPLETED", "abab")
+        assert server.client.post("/runsync", json={"input": {"text": "ab"}}).status_code == 404
+        operation = server.client.get("/openapi.json").json()["paths"]["/jobs/runsync"]["post"]
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        assert schema["properties"]["input"]["required"] == ["text"]
+
+
 # Whatever is sent.
 
 CALLS = st.fixed_dictionaries(

@@ -271,6 +271,21 @@ def test_sighup_serves_changed_code_and_keeps_the_old_where_the_new_cannot_boot(
         until(lambda: httpx.get(f"{server.url}/v").json() == 12, "the new one serves")
 
 
+def test_sighup_serves_the_routes_of_a_changed_manifest_and_keeps_the_old_where_it_is_damaged(tmp_path):
+    directory = user_code(tmp_path, "def v():\n    return 1\n", [("GET", "/v", "v")])
+    path = directory / "flash_manifest.json"
+    manifest = path.read_text()
+    with serve(tmp_path, FLASH_APP_DIR=directory, FLASH_DISABLE_UNPACK=1) as server:
+        path.write_text("{")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "serve on" in server.log, "the old ones serve on")
+        assert httpx.get(f"{server.url}/v").json() == 1
+        path.write_text(manifest.replace('"/v"', '"/new"'))
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: httpx.get(f"{server.url}/new").status_code == 200, "the new route")
+        until(lambda: httpx.get(f"{server.url}/v").status_code == 404, "the old route is gone")
+
+
 def test_workers_are_recycled_after_their_requests_and_no_request_is_lost(tmp_path):
     directory = user_code(tmp_path, SOURCE, ROUTES)
     settings = {"FLASH_WORKERS": 2, "FLASH_MAX_REQUESTS": 200}

@@ -1,0 +1,1 @@
+"""The command `flash`: run, build and deploy an application that is written with `runpod_flash`."""

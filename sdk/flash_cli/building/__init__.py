@@ -1,0 +1,1 @@
+"""`flash build`: the manifest, the dependencies, the artifact."""

@@ -1,0 +1,1 @@
+"""`flash deploy`, `status`, `logs` and `undeploy`: environments, and the targets that they name."""

@@ -1,0 +1,237 @@
+"""Where an application is deployed to: the tables `[tool.flash.env.NAME]` of pyproject.toml.
+
+Every key is checked when it is read: a wrong one is a `ConfigFault` that lists what there is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from flash_cli.building.images import DEFAULT_PLATFORM, DEFAULT_PYTHON, PLATFORMS, PYTHONS
+from flash_cli.faults import ConfigFault
+
+PREVIEW = "preview"
+"""The environment of `flash deploy --preview`, which needs no table."""
+
+_NO_TABLE = """\
+add these lines to pyproject.toml, or try `flash deploy --preview`.
+
+    [tool.flash.env.{name}]
+    target = "docker"      # or "kubernetes"
+    image = "flash-runtime:cpu\""""
+
+
+class _Refused(Exception):
+    """Says what is allowed instead."""
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise _Refused("a text")
+    return value
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _Refused("true or false")
+    return value
+
+
+def _one_of(*allowed: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in allowed:
+            raise _Refused(" or ".join(f'"{each}"' for each in allowed))
+        return str(value)
+
+    return check
+
+
+def _variable(name: Any) -> bool:
+    return isinstance(name, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None
+
+
+def _variables(value: Any) -> Mapping[str, str]:
+    if not isinstance(value, dict) or not all(_variable(k) and isinstance(v, str) for k, v in value.items()):
+        raise _Refused('variables and their values, such as { LOG_LEVEL = "DEBUG" }')
+    return MappingProxyType(dict(value))
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(_variable(each) for each in value):
+        raise _Refused('names of variables, such as ["FLASH_API_KEY"]')
+    return tuple(value)
+
+
+def _ports(value: Any) -> Mapping[str, int]:
+    def is_port(port: Any) -> bool:
+        return isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536
+
+    if not isinstance(value, dict) or not all(map(is_port, value.values())):
+        raise _Refused("endpoints and their ports, such as { example-api = 8000 }")
+    return MappingProxyType(dict(value))
+
+
+def _template(value: Any) -> str:
+    if not isinstance(value, str) or "{endpoint}" not in value:
+        raise _Refused('a URL with {endpoint} in it, such as "https://{endpoint}.example.com"')
+    return value
+
+
+def _key(check: Callable[[Any], Any], default: Any = None) -> Any:
+    # A factory: Python 3.11 takes no mapping for a default, not even one that cannot be changed.
+    return field(default_factory=lambda: default, metadata={"check": check})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What both kinds of target are told."""
+
+    name: str
+    image: str = _key(_text, "flash-runtime:cpu")
+    """The worker's image, for endpoints with `cpu=`."""
+    gpu_image: str = _key(_text, "flash-runtime:cuda")
+    python: str = _key(_one_of(*PYTHONS), DEFAULT_PYTHON)
+    """The images' Python, which the artifact is built for."""
+    gpus: bool = _key(_switch, True)
+    """Off: endpoints with `gpu=` run on `image` without one, on a machine that has none."""
+    env: Mapping[str, str] = _key(_variables, MappingProxyType({}))
+    """For every endpoint; over what an endpoint's own `env=` says."""
+    repository: str | None = _key(_text)
+    """Where images with the artifact are pushed to (`registry.example.com/team/shop`): a cluster, or a swarm
+    of several machines, pulls them from there."""
+    secrets: tuple[str, ...] = _key(_names, ())
+    """Variables taken from the environment of who deploys."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DockerEnvironment(Environment):
+    """`target = "docker"`."""
+
+    host: str | None = _key(_text)
+    """The engine, as `DOCKER_HOST` names one, which is the default."""
+    mode: str = _key(_one_of("engine", "swarm"), "engine")
+    network: str = _key(_text, "bridge")
+    """The network of the engine's by which workers reach what is outside of the application."""
+    bind: str = _key(_text, "127.0.0.1")
+    """The address of the host that ports are published at."""
+    ports: Mapping[str, int] = _key(_ports, MappingProxyType({}))
+    """By endpoint; others have the first free ones from 8000 on, and keep them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubernetesEnvironment(Environment):
+    """`target = "kubernetes"`."""
+
+    context: str | None = _key(_text)
+    """Of the kubeconfig; without one, objects are written and not applied."""
+    platform: str = _key(_one_of(*PLATFORMS), DEFAULT_PLATFORM)
+    """Of the cluster's machines."""
+    namespace: str = _key(_text, "default")
+    artifact: str = _key(_one_of("image", "volume"), "image")
+    """How it comes into a pod: in an image that is built for it, or on a volume."""
+    volume: str | None = _key(_text)
+    """The PersistentVolumeClaim that has the artifact."""
+    url: str | None = _key(_template)
+    """What an ingress of yours makes of an endpoint; default: its Service's name in the cluster."""
+
+
+_KINDS: Mapping[str, type[Environment]] = {"docker": DockerEnvironment, "kubernetes": KubernetesEnvironment}
+
+
+def environment_of(config: Mapping[str, Any], name: str) -> Environment:
+    """The environment of that name. `config` is the table `[tool.flash]`. Raises `ConfigFault`."""
+    tables = config.get("env") or {}
+    if name not in tables:
+        if name == PREVIEW:
+            return DockerEnvironment(name=PREVIEW)
+        known = ", ".join(sorted(tables))
+        raise ConfigFault(
+            f"There is no environment {name!r}; there are: {known}."
+            if known
+            else "No environment is configured.",
+            where=f"pyproject.toml, [tool.flash.env.{name}]",
+            remedy=f"use --env {sorted(tables)[0]}, or add a table for it."
+            if known
+            else _NO_TABLE.format(name=name),
+        )
+    where = f"pyproject.toml, [tool.flash.env.{name}]"
+    table = tables[name]
+    if not isinstance(table, dict):
+        raise ConfigFault(f"{name!r} is no table.", where=where, remedy=_NO_TABLE.format(name=name))
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
+        raise ConfigFault(
+            f"{name!r} cannot be a part of services' names.",
+            where=where,
+            remedy="name it in lower-case letters, digits and hyphens, at most 32.",
+        )
+    kind = _KINDS.get(str(table.get("target")))
+    if kind is None:
+        given = f"has the target {table['target']!r}" if "target" in table else "has no target"
+        raise ConfigFault(
+            f"The environment {name} {given}.",
+            where=where,
+            remedy=f"set target to one of {', '.join(_KINDS)}.",
+        )
+    environment = kind(name=name, **_read(table, kind, where))
+    if isinstance(environment, KubernetesEnvironment):
+        _check_artifact(environment, where)
+    return environment
+
+
+def the_only_one(config: Mapping[str, Any]) -> str:
+    """The environment where none is named. Raises `ConfigFault` unless there is exactly one."""
+    names = sorted(config.get("env") or {})
+    if len(names) == 1:
+        return str(names[0])
+    if not names:
+        raise ConfigFault(
+            "No environment is configured.",
+            where="pyproject.toml, [tool.flash.env]",
+            remedy=_NO_TABLE.format(name="production"),
+        )
+    raise ConfigFault(
+        f"There are several environments: {', '.join(names)}.",
+        where="pyproject.toml, [tool.flash.env]",
+        remedy=f"name one: --env {names[0]}.",
+    )
+
+
+def _read(table: Mapping[str, Any], kind: type[Environment], where: str) -> dict[str, Any]:
+    checks = {each.name: each.metadata["check"] for each in dataclasses.fields(kind) if each.metadata}
+    unknown = sorted(set(table) - set(checks) - {"target"})
+    if unknown:
+        raise ConfigFault(
+            f"Unknown keys: {', '.join(unknown)}.",
+            where=where,
+            remedy=f"the keys of a {table['target']} target are {', '.join(('target', *checks))}.",
+        )
+    values = {}
+    for key, value in table.items():
+        if key in checks:
+            try:
+                values[key] = checks[key](value)
+            except _Refused as allowed:
+                raise ConfigFault(
+                    f"{key} = {str(value)[:60]!r} cannot be used.",
+                    where=where,
+                    remedy=f"set {key} to {allowed}.",
+                ) from None
+    return values
+
+
+def _check_artifact(environment: KubernetesEnvironment, where: str) -> None:
+    needed = "repository" if environment.artifact == "image" else "volume"
+    if getattr(environment, needed) is None:
+        example = (
+            'repository = "registry.example.com/team/shop"'
+            if needed == "repository"
+            else 'volume = "artifacts"'
+        )
+        raise ConfigFault(
+            f'artifact = "{environment.artifact}" needs {needed}.', where=where, remedy=f"add {example}."
+        )

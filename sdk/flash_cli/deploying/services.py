@@ -1,0 +1,187 @@
+"""What a target runs: a service for each endpoint, made of the application and the environment."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from flash_cli.application import Application, DeclaredEndpoint
+from flash_cli.deploying.environments import Environment, KubernetesEnvironment
+from flash_cli.faults import ConfigFault, Problem, SourceFault
+
+PORT = 80
+"""Of a worker; also of a service, inside of its network."""
+TOKEN = "FLASH_EXECUTE_TOKEN"  # noqa: S105  the variable's name
+HEALTH_PATH = "/ping"
+MOST_LETTERS = 63
+"""Of a service's name: DNS has no more."""
+DRAIN_SECONDS = 40
+"""Between SIGTERM and SIGKILL: more than FLASH_DRAIN_DELAY + FLASH_DRAIN_TIMEOUT, which are 31."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One endpoint as a target runs it."""
+
+    endpoint: str
+    host: str
+    """Its name on the application's network, and in names of objects: the endpoint's, as DNS allows it."""
+    name: str
+    """Of the whole: `{project}-{environment}-{host}`."""
+    base_image: str
+    environ: Mapping[str, str]
+    replicas: int = 1
+    max_replicas: int = 1
+    gpus: int = 0
+    cpus: int | None = None
+    memory_gb: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """All that one deployment brings."""
+
+    services: tuple[Service, ...]
+    artifact: Path
+    digest: str
+    """The artifact's SHA-256, in hexadecimal."""
+    secrets: Mapping[str, str] = field(repr=False)
+    timeout: float
+    """Seconds in which every new worker must be healthy."""
+
+
+def slug(name: str) -> str:
+    """The name in lower case, with hyphens for all that DNS does not allow."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def release_of(
+    application: Application,
+    environment: Environment,
+    artifact: Path,
+    variables: Mapping[str, str],
+    timeout: float,
+) -> Release:
+    """The release of an application. `variables` are those of who deploys. Raises `Fault`."""
+    missing = [name for name in environment.secrets if not variables.get(name)]
+    if missing:
+        raise ConfigFault(
+            f"Secrets of this environment are not set: {', '.join(missing)}.",
+            where=f"pyproject.toml, [tool.flash.env.{environment.name}], secrets",
+            remedy="export them before `flash deploy`.",
+        )
+    with artifact.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Release(
+        services=services_of(application, environment),
+        artifact=artifact,
+        digest=digest,
+        secrets=MappingProxyType({name: variables[name] for name in environment.secrets}),
+        timeout=timeout,
+    )
+
+
+def services_of(application: Application, environment: Environment) -> tuple[Service, ...]:
+    """A service for each endpoint. Raises `SourceFault` where a name is too long, or that of another."""
+    prefix = f"{slug(application.name)}-{environment.name}"
+    hosts: dict[str, DeclaredEndpoint] = {}
+    for endpoint in application.endpoints:
+        host = slug(endpoint.name)
+        if not host or host in hosts or len(f"{prefix}-{host}") > MOST_LETTERS:
+            other = f", as {hosts[host].name!r} of {hosts[host].place} is" if host in hosts else ""
+            raise SourceFault(
+                Problem(
+                    endpoint.place,
+                    f"The endpoint {endpoint.name!r} would be the service {prefix}-{host}{other}.",
+                    "name it in letters, digits and hyphens, in another way than every other endpoint; "
+                    f"the service's name has at most {MOST_LETTERS}.",
+                )
+            )
+        hosts[host] = endpoint
+    shared = {"PORT": str(PORT), "HEALTH_CHECK_PATH": HEALTH_PATH, **_peers(hosts, prefix, environment)}
+    return tuple(
+        _service(endpoint, host, f"{prefix}-{host}", environment, shared) for host, endpoint in hosts.items()
+    )
+
+
+def _peers(hosts: Mapping[str, DeclaredEndpoint], prefix: str, environment: Environment) -> dict[str, str]:
+    """How endpoints find each other: a network of their own knows their names, a namespace the whole ones."""
+    before = f"{prefix}-" if isinstance(environment, KubernetesEnvironment) else ""
+    peers = {"FLASH_PEER_URL": f"http://{before}{{resource}}:{PORT}"}
+    odd = {
+        endpoint.name: f"http://{before}{host}:{PORT}"
+        for host, endpoint in hosts.items()
+        if host != endpoint.name
+    }
+    return peers | ({"FLASH_PEERS": json.dumps(odd)} if odd else {})
+
+
+def _service(
+    endpoint: DeclaredEndpoint, host: str, name: str, environment: Environment, shared: Mapping[str, str]
+) -> Service:
+    options = endpoint.options
+    low, high = _workers(options.get("workers"))
+    cpus, memory_gb = _machine(options.get("cpu"))
+    gpus = 0 if endpoint.is_cpu or not environment.gpus else int(options.get("gpu_count") or 1)
+    return Service(
+        endpoint=endpoint.name,
+        host=host,
+        name=name,
+        base_image=environment.gpu_image if gpus else environment.image,
+        environ=MappingProxyType(
+            {
+                **_limits(options),
+                **(options.get("env") or {}),
+                **environment.env,
+                **shared,
+                "FLASH_RESOURCE_NAME": endpoint.name,
+            }
+        ),
+        replicas=max(1, low),
+        max_replicas=max(1, low, high),
+        gpus=gpus,
+        cpus=cpus,
+        memory_gb=memory_gb,
+    )
+
+
+def _limits(options: Mapping[str, Any]) -> dict[str, str]:
+    limits = {}
+    if options.get("execution_timeout_ms"):
+        limits["FLASH_REQUEST_TIMEOUT"] = f"{options['execution_timeout_ms'] / 1000:g}"
+    if (options.get("max_concurrency") or 1) > 1:
+        limits["FLASH_MAX_CONCURRENCY"] = str(options["max_concurrency"])
+    return limits
+
+
+def _workers(workers: int | tuple[int, int] | None) -> tuple[int, int]:
+    """As `Endpoint` reads them: a number is the most, and none is (0, 1)."""
+    if workers is None:
+        return 0, 1
+    return (0, workers) if isinstance(workers, int) else (workers[0], workers[1])
+
+
+def _machine(cpu: Any) -> tuple[int | None, int | None]:
+    """Virtual CPUs and GB of `cpu3c-1-2`; the first where several will do."""
+    if cpu is None:
+        return None, None
+    first = cpu[0] if isinstance(cpu, list | tuple) else cpu
+    match = re.fullmatch(r"cpu\w+-(\d+)-(\d+)", str(getattr(first, "value", first)))
+    return (int(match[1]), int(match[2])) if match else (None, None)
+
+
+def left_out(application: Application) -> Iterator[str]:
+    """What the application asks for and no target here provides, a line each."""
+    for client in application.clients:
+        yield f"{client.place}: Endpoint(image=…) is not deployed; start that image yourself"
+    for endpoint in application.endpoints:
+        if endpoint.options.get("volume"):
+            yield f"{endpoint.place}: volume= is not mounted; bring models in an image of yours"
+        if endpoint.options.get("system_dependencies"):
+            yield f"{endpoint.place}: system_dependencies= are not installed; use an image that has them"

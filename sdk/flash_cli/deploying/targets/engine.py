@@ -1,0 +1,210 @@
+"""The Docker engine: how it is reached, images that bring an artifact, and what containers are asked."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import io
+import os
+import signal
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+from docker.context import ContextAPI
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+
+from flash_cli.deploying.loglines import Line, lines_of
+from flash_cli.deploying.services import DRAIN_SECONDS, TOKEN
+from flash_cli.deploying.targets import DOCKERFILE
+from flash_cli.faults import TargetFault
+
+SHUT = {
+    "read_only": True,
+    "tmpfs": {"/tmp": ""},  # noqa: S108  the container's own
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges:true"],
+}
+"""As docs/images.md has it: what a handler is broken into by gets nothing more than the handler."""
+
+
+def connect(host: str | None) -> docker.DockerClient:
+    """The engine at `host`, else that of DOCKER_HOST, else that of Docker's current context.
+
+    Raises `TargetFault` where none answers.
+    """
+    tried = host or os.environ.get("DOCKER_HOST") or ""
+    try:
+        if host is None and tried:
+            client = docker.from_env()
+        else:
+            tried = tried or ContextAPI.get_current_context().Host or "unix:///var/run/docker.sock"
+            client = docker.DockerClient(base_url=tried)
+        client.ping()
+    except (DockerException, requests.RequestException, OSError) as error:
+        raise TargetFault(
+            f"No Docker engine answers: {_last_cause(error)}.",
+            where=tried,
+            remedy="start Docker (Docker Desktop, or `systemctl start docker`), or set DOCKER_HOST to "
+            "another engine; the socket is for root and the group `docker`.",
+        ) from None
+    return client
+
+
+def _last_cause(error: BaseException) -> str:
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error)
+
+
+@contextlib.contextmanager
+def told(doing: str) -> Iterator[None]:
+    """What the engine refuses in this block is a `TargetFault`."""
+    try:
+        yield
+    except APIError as error:
+        raise TargetFault(
+            f"The engine refuses: {error.explanation}.", where=doing, remedy=_remedy(error)
+        ) from None
+    except (DockerException, requests.RequestException) as error:
+        raise TargetFault(
+            f"The engine does not answer: {error}.", where=doing, remedy="see `docker info`."
+        ) from None
+
+
+@contextlib.contextmanager
+def whole() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait for the block's end: the engine may finish a request that is given up."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _remedy(error: APIError) -> str:
+    text = str(error.explanation)
+    if "could not select device driver" in text or "nvidia" in text.lower():
+        return "install NVIDIA's container toolkit; or set gpus = false in the environment's table."
+    if "already in use by container" in text:
+        return "that container is not one of this deployment's: rename or remove it."
+    return "see `docker info`, and the engine's log."
+
+
+def build_image(
+    client: docker.DockerClient, base: str, artifact: Path, tag: str, labels: Mapping[str, str]
+) -> None:
+    """Make an image of `base` with the artifact in it. Raises `TargetFault`."""
+    need(client, base)
+    with told(f"building {tag}"), tempfile.TemporaryFile() as context:
+        with tarfile.open(fileobj=context, mode="w") as tar:
+            text = DOCKERFILE.format(base=base).encode()
+            member = tarfile.TarInfo("Dockerfile")
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text))
+            tar.add(artifact, "artifact.tar.gz")
+        context.seek(0)
+        client.images.build(
+            fileobj=context, custom_context=True, tag=tag, labels=dict(labels), rm=True, forcerm=True
+        )
+
+
+def need(client: docker.DockerClient, image: str) -> None:
+    """Pull the image where the engine does not have it. Raises `TargetFault`."""
+    try:
+        client.images.get(image)
+    except ImageNotFound:
+        try:
+            client.images.pull(image)
+        except (DockerException, requests.RequestException) as error:
+            explanation = getattr(error, "explanation", None) or error
+            raise TargetFault(
+                f"The worker's image {image} is not there, and cannot be pulled: {explanation}.",
+                where=f"the engine, {image}",
+                remedy="`make image-cpu` (or `make image`) in flash-runtime builds it; or set image and "
+                "gpu_image in the environment's table.",
+            ) from None
+
+
+def push(client: docker.DockerClient, image: str) -> None:
+    """Push the image to the registry that its name names. Raises `TargetFault`."""
+    with told(f"pushing {image}"):
+        for event in client.images.push(image, stream=True, decode=True):
+            if "error" in event:
+                raise TargetFault(
+                    f"The image cannot be pushed: {event['error']}.",
+                    where=image,
+                    remedy="`docker login`, and see `repository` in the environment's table.",
+                )
+
+
+def remove_unused(client: docker.DockerClient, filters: list[str]) -> None:
+    """Remove the images with these labels that no container has."""
+    for image in client.images.list(filters={"label": filters}):
+        try:
+            client.images.remove(image.id)
+        except APIError:
+            pass  # it is in use
+
+
+def last_lines(container: Any, count: int) -> list[str]:
+    """Of the container's log; a worker's traceback can be one line, so more are asked for than are shown."""
+    try:
+        log: bytes = container.logs(tail=count)
+    except (DockerException, requests.RequestException):
+        return []
+    return log.decode(errors="replace").splitlines()
+
+
+def token_of(variables: Iterable[str]) -> str | None:
+    """That of the deployment before, among its `NAME=value`: old and new endpoints call each other."""
+    values = (value for name, _, value in (each.partition("=") for each in variables) if name == TOKEN)
+    return next(values, None)
+
+
+def answers(worker: Any) -> bool:
+    """Whether the image's own HEALTHCHECK succeeds now; the engine would ask only every 10 seconds."""
+    try:
+        return bool(worker.exec_run(["flash-runtime", "health"]).exit_code == 0)
+    except APIError:
+        return False  # it has ended meanwhile, which its status tells
+
+
+def health_of(worker: Any) -> str:
+    """`healthy`, or what it is instead."""
+    if worker.status != "running":
+        return str(worker.status)
+    return "healthy" if answers(worker) else "not ready"
+
+
+def end(containers: list[Any]) -> None:
+    """Stop them, all at once, each with its time to drain, and remove them."""
+
+    def end_one(container: Any) -> None:
+        try:
+            container.stop(timeout=DRAIN_SECONDS)
+            container.remove(force=True, v=True)
+        except NotFound:
+            pass
+
+    if containers:
+        with concurrent.futures.ThreadPoolExecutor(len(containers)) as pool:
+            for _ in pool.map(end_one, containers):
+                pass
+
+
+def followed(worker: Any, lines: int) -> Callable[[], Iterator[Line]]:
+    """A worker's log, as it comes, until the worker ends."""
+
+    def follow() -> Iterator[Line]:
+        try:
+            for line in lines_of(worker.logs(stream=True, follow=True, tail=lines)):
+                yield worker.labels["flash.endpoint"], line
+        except (DockerException, requests.RequestException):
+            pass  # removed: its log is at its end
+
+    return follow

@@ -1,0 +1,291 @@
+"""Finds the `Endpoint(...)`s of a project's modules and what they decorate, by their source."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import runpod_flash
+from flash_cli.application import Place
+from flash_cli.discovery.declarations import Declaration, Use
+from flash_cli.discovery.makers import Makers, calls, is_client
+from flash_cli.discovery.source import SDK, Assigned, Definition, Module
+from flash_cli.discovery.values import BadValue, Held, Sources, Unknowable
+from flash_cli.faults import Problem
+
+METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_DEEPEST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a module has to be imported: what of it the source does not say, and where."""
+
+    place: Place
+    what: str
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What the source says, and what it does not: `doubts` by the module's name."""
+
+    declarations: list[Declaration] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    doubts: dict[str, Doubt] = field(default_factory=dict)
+    unsaid: set[str] = field(default_factory=set)
+    """Of these, the modules of which not even the endpoints and routes are known; the others lack values."""
+
+
+def gather(modules: Mapping[str, Module]) -> Gathered:
+    """Read the modules, which are by their names, as far as they can have to do with endpoints."""
+    gatherer = _Gatherer(Sources(modules))
+    for module in _concerned(modules):
+        gatherer.read(module)
+    return gatherer.gathered
+
+
+def _concerned(modules: Mapping[str, Module]) -> list[Module]:
+    """Those that mention the SDK, and those that import such a one, however many lie between; in order."""
+    importers: dict[str, list[str]] = {}
+    for module in modules.values():
+        for _, dotted, _ in module.imports():
+            importers.setdefault(dotted, []).append(module.name)
+    waiting = [module.name for module in modules.values() if module.mentions_sdk]
+    concerned = set(waiting)
+    while waiting:
+        for name in importers.get(waiting.pop(), ()):
+            if name not in concerned:
+                concerned.add(name)
+                waiting.append(name)
+    return [module for module in modules.values() if module.name in concerned]
+
+
+Owner = Declaration | Literal["made"]
+"""Whose a route is. `made`: an endpoint of a loop, a function or a collection, which no source shows."""
+
+
+class _Gatherer:
+    def __init__(self, sources: Sources) -> None:
+        self.gathered = Gathered()
+        self._sources = sources
+        self._makers = Makers(sources)
+        self._declared: dict[tuple[str, int, int], Declaration] = {}
+
+    def read(self, module: Module) -> None:
+        """Take down the endpoints of a module and its decorators, in the order of the source."""
+        for statement, in_block in module.statements():
+            if isinstance(statement, ast.ImportFrom) and statement.module == SDK and not in_block:
+                self._check_import(module, statement)
+            elif isinstance(statement, _DEFINITIONS):
+                self._read_definition(module, statement, in_block)
+            elif isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
+                self._read_assignment(module, statement, statement.value, in_block)
+            elif isinstance(statement, ast.Expr):
+                self._read_expression(module, statement.value)
+
+    def _check_import(self, module: Module, statement: ast.ImportFrom) -> None:
+        for alias in statement.names:
+            if alias.name != "*" and not hasattr(runpod_flash, alias.name):
+                remedy = f"it has {', '.join(runpod_flash.__all__)}"
+                if alias.name == "remote":
+                    remedy = "write @Endpoint(name=…) where @remote(…) stands"
+                self._refuse(module.place(statement), f"this runpod_flash has no {alias.name!r}", remedy)
+
+    def _read_assignment(self, module: Module, statement: ast.stmt, value: ast.expr, in_block: bool) -> None:
+        names = [
+            (name, binding.value)
+            for name, binding in module.bound(statement, in_block)
+            if isinstance(binding, Assigned)
+        ]
+        found = False
+        for name, its in names:
+            if isinstance(its, ast.Call) and self._makers.is_endpoint(module, its.func):
+                found = True
+                if is_client(its) or not in_block:
+                    self._declare(module, its, name)
+                else:
+                    self._doubt(module, its, "an endpoint that is made in a block")
+        if not found:
+            self._read_expression(module, value)
+
+    def _read_expression(self, module: Module, node: ast.expr) -> None:
+        if self._makers.is_making(module, node):
+            self._doubt(module, node, "an endpoint that a function, a loop or an expression makes")
+        elif self._is_registering(module, node):
+            self._doubt(module, node, "the routes that are added here")
+
+    def _read_definition(self, module: Module, definition: Definition, in_block: bool) -> None:
+        for decorator in definition.decorator_list:
+            self._read_decorator(module, definition, decorator, in_block)
+        if isinstance(definition, ast.ClassDef):
+            for inner in definition.body:
+                if not isinstance(inner, _DEFINITIONS) and self._makers.is_making(module, inner):
+                    self._doubt(module, inner, "an endpoint of a class")
+
+    def _read_decorator(
+        self, module: Module, definition: Definition, decorator: ast.expr, in_block: bool
+    ) -> None:
+        call = decorator if isinstance(decorator, ast.Call) else None
+        function = call.func if call else decorator
+        if self._makers.is_endpoint(module, function):
+            if call is None:
+                return self._refuse(
+                    module.place(decorator), "@Endpoint needs its arguments", "write @Endpoint(name=…)"
+                )
+            return self._decorate(
+                module, definition, decorator, "made" if in_block else self._declare(module, call, None)
+            )
+        owner = self._owner(module, decorator)  # `@worker`, of `worker = Endpoint(...)`
+        if owner is not None:
+            return self._decorate(module, definition, decorator, "made" if in_block else owner)
+        if isinstance(function, ast.Attribute):
+            owner = self._owner(module, function.value)
+            if owner is not None:
+                self._route(module, definition, decorator, function.attr, "made" if in_block else owner)
+        elif isinstance(function, ast.Name) and self._is_method(module, function):
+            self._doubt(module, decorator, "whose route this is")
+        return None
+
+    def _decorate(self, module: Module, definition: Definition, decorator: ast.expr, owner: Owner) -> None:
+        if owner == "made":
+            self._doubt(module, decorator, "what this decorates")
+        else:
+            owner.uses.append(Use(module, definition, module.place(decorator)))
+
+    def _route(
+        self,
+        module: Module,
+        definition: Definition,
+        decorator: ast.expr,
+        attribute: str,
+        owner: Owner,
+    ) -> None:
+        place = module.place(decorator)
+        if owner == "made":
+            return self._doubt(module, decorator, "whose route this is")
+        method = attribute.upper()
+        if method not in METHODS:
+            return self._refuse(
+                place,
+                f"unknown method: an Endpoint has no .{attribute}()",
+                f"use one of {', '.join(f'.{each.lower()}(path)' for each in METHODS)}",
+            )
+        try:
+            path = self._path(module, decorator)
+        except Unknowable:
+            return self._doubt(module, decorator, "the path of this route")
+        except BadValue as error:
+            return self._refuse(place, str(error), "write the path as a string")
+        if path is None:
+            return self._refuse(
+                place,
+                f"a route takes a path and nothing else, and this is @{ast.unparse(decorator)}",
+                f'write @{ast.unparse(_function(decorator))}("/path")',
+            )
+        owner.uses.append(Use(module, definition, place, method, path))
+        return None
+
+    def _path(self, module: Module, decorator: ast.expr) -> str | None:
+        if not isinstance(decorator, ast.Call):
+            return None
+        arguments = self._sources.arguments(module, decorator)
+        positional = [self._sources.evaluate(module, each) for each in decorator.args]
+        given = [*positional, *([arguments.pop("path")] if "path" in arguments else [])]
+        return given[0] if len(given) == 1 and not arguments and isinstance(given[0], str) else None
+
+    def _declare(self, module: Module, call: ast.Call, variable: str | None) -> Declaration:
+        key = (module.name, call.lineno, call.col_offset)
+        if key in self._declared:
+            return self._declared[key]
+        declaration = Declaration(module.place(call), call.end_lineno or call.lineno, variable)
+        self._declared[key] = declaration
+        self.gathered.declarations.append(declaration)
+        try:
+            declaration.options = self._arguments(module, call)
+            declaration.is_known = True
+        except Unknowable as error:
+            if is_client(call):
+                declaration.options = {"id": ""}
+            else:
+                what = f"{_argument(call, error.node)} of this Endpoint, `{error}`,"
+                self.gathered.doubts.setdefault(module.name, Doubt(module.place(call), what))
+        except BadValue as error:
+            self._refuse(error.module.place(error.node), str(error), "mend this value")
+        return declaration
+
+    def _arguments(self, module: Module, call: ast.Call) -> dict[str, Any]:
+        positional = [self._sources.evaluate(module, each) for each in call.args]
+        if len(positional) > 1:
+            raise BadValue(module, call, "Endpoint() takes one positional argument, its name")
+        return {**({"name": positional[0]} if positional else {}), **self._sources.arguments(module, call)}
+
+    def _owner(self, module: Module, node: ast.expr, depth: int = _DEEPEST) -> Owner | None:
+        """The endpoint that an expression stands for."""
+        if isinstance(node, ast.Call) and self._makers.is_endpoint(module, node.func):
+            return self._declare(module, node, None)
+        held = self._sources.resolve(module, node)
+        if not isinstance(held, Held) or not depth:
+            inside = node.value if isinstance(node, ast.Attribute | ast.Subscript) else None
+            if self._makers.is_making(module, node):
+                return "made"
+            # An element of a collection of endpoints, but no attribute of one endpoint.
+            owner = self._owner(module, inside, depth - 1) if inside is not None and depth else None
+            return owner if owner == "made" else None
+        bindings = held.module.bindings[held.name]
+        assigned = [each for each in bindings if isinstance(each, Assigned)]
+        earlier = [each for each in assigned if held.module is not module or each.line <= node.lineno]
+        if earlier and not earlier[-1].in_block and (value := earlier[-1].value) is not None:
+            if isinstance(value, ast.Call) and self._makers.is_endpoint(held.module, value.func):
+                return self._declare(held.module, value, held.name)
+            if isinstance(value, ast.Name | ast.Attribute):
+                return self._owner(held.module, value, depth - 1)
+        values = [each.value for each in assigned if each.value is not None]
+        return "made" if any(self._has_to_do(held.module, value, depth - 1) for value in values) else None
+
+    def _has_to_do(self, module: Module, node: ast.expr, depth: int = _DEEPEST) -> bool:
+        """Whether it makes endpoints or is made of some: a collection, a loop's iterable, a wrapper."""
+        names = (each for each in ast.walk(node) if isinstance(each, ast.Name))
+        return self._makers.is_making(module, node) or any(self._owner(module, name, depth) for name in names)
+
+    def _is_method(self, module: Module, node: ast.Name) -> bool:
+        """Whether it is a name for something of an endpoint's: `get = api.get`."""
+        held = self._sources.resolve(module, node)
+        return isinstance(held, Held) and any(
+            self._has_to_do(held.module, each.value)
+            for each in held.module.bindings[held.name]
+            if isinstance(each, Assigned) and each.value is not None
+        )
+
+    def _is_registering(self, module: Module, node: ast.expr) -> bool:
+        """Whether it adds routes without a decorator: `api.get("/x")(function)`, `add_routes(api)`."""
+        for call in calls(node):
+            if isinstance(call.func, ast.Call) and isinstance(call.func.func, ast.Attribute):
+                if self._owner(module, call.func.func.value) is not None:
+                    return True
+            elif isinstance(self._sources.resolve(module, call.func), Held):
+                given = [*call.args, *(each.value for each in call.keywords)]
+                if any(isinstance(each, ast.Name) and self._owner(module, each) for each in given):
+                    return True
+        return False
+
+    def _doubt(self, module: Module, node: ast.stmt | ast.expr, what: str) -> None:
+        self.gathered.doubts.setdefault(module.name, Doubt(module.place(node), what))
+        self.gathered.unsaid.add(module.name)
+
+    def _refuse(self, place: Place, what: str, remedy: str) -> None:
+        self.gathered.problems.append(Problem(place, what, remedy))
+
+
+def _function(decorator: ast.expr) -> ast.expr:
+    return decorator.func if isinstance(decorator, ast.Call) else decorator
+
+
+def _argument(call: ast.Call, node: ast.expr) -> str:
+    """Which argument of the call holds this expression."""
+    for keyword in call.keywords:
+        if any(each is node for each in ast.walk(keyword.value)):
+            return f"`{keyword.arg}`" if keyword.arg else "`**`"
+    return "`name`" if any(each is node for arg in call.args for each in ast.walk(arg)) else "a value"

@@ -5,6 +5,7 @@ uv resolves and installs, with its own settings (indexes, certificates) of the p
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -161,6 +162,8 @@ class _Uv:
             return subprocess.run(  # noqa: S603  uv's own executable
                 whole,
                 cwd=self._root,
+                # The system's certificates, as pip has it: a company's own are among them.
+                env={"UV_SYSTEM_CERTS": "true", **os.environ},
                 input=text,
                 stdout=subprocess.PIPE,
                 stderr=None if show else subprocess.PIPE,

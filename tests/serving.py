@@ -123,6 +123,7 @@ def run(
     *arguments: str, timeout: float = 60, **settings: str | Path | int
 ) -> subprocess.CompletedProcess[str]:
     """Run a `flash-runtime` command to its end."""
+    settings = {"PORT": free_port(), **settings}
     return subprocess.run(
         [sys.executable, *MODULE, *arguments],
         env=environment(**settings),

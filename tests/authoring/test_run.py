@@ -127,6 +127,9 @@ def running(
         )
         try:
             yield Running(process, root, port, output)
+        except AssertionError as error:
+            error.add_note(output.read_text(errors="replace"))
+            raise
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)

@@ -20,7 +20,7 @@ main() {
         "give --build-arg BASE_IMAGE an image of Debian's or Ubuntu's"
     python3 -c 'import ensurepip, venv' 2>/dev/null || refuse "the base image's Python cannot make environments" \
         "install python3-venv into the base image"
-    known=$(python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"])')
+    known=$(python3 -c 'import tomllib; print(*sorted(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"].keys() - {"cli", "docker", "kubernetes"}))')
     for extra in $EXTRAS; do
         case " $known " in *" $extra "*) ;; *)
             refuse "there is no extra $extra" "give --build-arg EXTRAS some of: $known, or nothing" ;;

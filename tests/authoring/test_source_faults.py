@@ -50,6 +50,22 @@ def test_a_route_that_cannot_be_is_a_fault_with_its_line_and_fix(tmp_path, route
 
 
 @pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ("from shared import api", "import from `src.shared`"),
+        ("from nowhere.at.all import api, Endpoint  # of runpod_flash", "mend the import"),
+    ],
+)
+def test_a_route_of_what_is_imported_from_nowhere_is_a_fault_and_not_left_out(tmp_path, line, remedy):
+    source = f"{line}\n@api.get('/u')\ndef users(): ..."
+    others = {"src__shared": HEAD, "src__orders": "from .shared import api\n@api.get('/o')\ndef o(): ..."}
+    ((place, said, fix),) = problems(tmp_path, source, **others)
+    assert place == "main.py:2"
+    assert "is no module of the project" in said
+    assert remedy in fix
+
+
+@pytest.mark.parametrize(
     ("arguments", "what"),
     [
         ('name="a", gpu=GpuGroup.ANY, cpu="cpu3c-1-2"', "gpu and cpu are mutually exclusive"),

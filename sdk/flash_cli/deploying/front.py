@@ -62,6 +62,7 @@ class Front:
                 if worker is not None:
                     await self._join((reader, writer), worker, address)
                     return
+                self._doubt(address)
             writer.write(_NOBODY)
             await writer.drain()
         except OSError:
@@ -76,12 +77,19 @@ class Front:
             *self._others,
         ]
 
+    def _doubt(self, address: str) -> None:
+        """Prefer the others until the next look: it has ended, and may be starting again by now."""
+        if address in self._healthy:
+            self._healthy.remove(address)
+            self._others.append(address)
+
     async def _join(self, client: _Connection, worker: _Connection, address: str) -> None:
         """Until the worker has said all, as the one who answers; then the client may end what it sends."""
         self._connections[address] += 1
         sending = asyncio.create_task(_pass_on(client[0], worker[1]))
         try:
-            await _pass_on(worker[0], client[1])
+            if not await _pass_on(worker[0], client[1]) and not client[0].at_eof():
+                self._doubt(address)
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
             async with asyncio.timeout(_LINGER_SECONDS):
@@ -125,13 +133,16 @@ class Front:
             return None
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """All that comes, and its end; where one of the two is gone, there is no more to pass on."""
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """All that comes, and its end; returns whether there was any. Where one is gone, no more is passed on."""
+    passed = False
     with contextlib.suppress(OSError):
         while chunk := await reader.read(_CHUNK_BYTES):
+            passed = True
             writer.write(chunk)
             await writer.drain()
         writer.write_eof()
+    return passed
 
 
 async def run(upstream: str, port: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import runpod_flash
 from flash_cli.application import Place
 from flash_cli.discovery.declarations import Declaration, Use
 from flash_cli.discovery.makers import Makers, calls, is_client
-from flash_cli.discovery.source import SDK, Assigned, Definition, Module
+from flash_cli.discovery.source import SDK, Assigned, Definition, Imported, Module
 from flash_cli.discovery.values import BadValue, Held, Sources, Unknowable
 from flash_cli.faults import Problem
 
@@ -48,7 +49,10 @@ def gather(modules: Mapping[str, Module]) -> Gathered:
 
 
 def _concerned(modules: Mapping[str, Module]) -> list[Module]:
-    """Those that mention the SDK, and those that import such a one, however many lie between; in order."""
+    """Those that mention the SDK, and those that import such a one, however many lie between; in order.
+
+    Also where the import lacks a part of the module's name, which is a mistake to tell of.
+    """
     importers: dict[str, list[str]] = {}
     for module in modules.values():
         for _, dotted, _ in module.imports():
@@ -56,10 +60,12 @@ def _concerned(modules: Mapping[str, Module]) -> list[Module]:
     waiting = [module.name for module in modules.values() if module.mentions_sdk]
     concerned = set(waiting)
     while waiting:
-        for name in importers.get(waiting.pop(), ()):
-            if name not in concerned:
-                concerned.add(name)
-                waiting.append(name)
+        parts = waiting.pop().split(".")
+        for written in (".".join(parts[start:]) for start in range(len(parts))):
+            for name in importers.get(written, ()):
+                if name not in concerned:
+                    concerned.add(name)
+                    waiting.append(name)
     return [module for module in modules.values() if module.name in concerned]
 
 
@@ -145,9 +151,29 @@ class _Gatherer:
             owner = self._owner(module, function.value)
             if owner is not None:
                 self._route(module, definition, decorator, function.attr, "made" if in_block else owner)
+            elif function.attr.upper() in METHODS and _names_a_path(call):
+                self._check_stranger(module, decorator, function.value)
         elif isinstance(function, ast.Name) and self._is_method(module, function):
             self._doubt(module, decorator, "whose route this is")
         return None
+
+    def _check_stranger(self, module: Module, decorator: ast.expr, node: ast.expr) -> None:
+        """Refuse a route of something that is imported from nowhere: it would be left out without a word."""
+        while isinstance(node, ast.Attribute):
+            node = node.value
+        bindings = module.bindings.get(node.id, []) if isinstance(node, ast.Name) else []
+        imported = bindings[-1] if bindings else None
+        if not isinstance(imported, Imported) or imported.module in self._sources.modules:
+            return
+        meant = [name for name in self._sources.modules if name.endswith(f".{imported.module}")]
+        if meant or importlib.util.find_spec(imported.module.partition(".")[0]) is None:
+            self._refuse(
+                module.place(decorator),
+                f"`{imported.module}` is no module of the project, so whose route this is cannot be told",
+                f"import from `{meant[0]}`: names are those of the project's root, where the worker looks"
+                if meant
+                else "mend the import, or take the route away",
+            )
 
     def _decorate(self, module: Module, definition: Definition, decorator: ast.expr, owner: Owner) -> None:
         if owner == "made":
@@ -277,6 +303,11 @@ class _Gatherer:
 
     def _refuse(self, place: Place, what: str, remedy: str) -> None:
         self.gathered.problems.append(Problem(place, what, remedy))
+
+
+def _names_a_path(call: ast.Call | None) -> bool:
+    first = call.args[0] if call is not None and call.args else None
+    return isinstance(first, ast.Constant) and isinstance(first.value, str) and first.value.startswith("/")
 
 
 def _function(decorator: ast.expr) -> ast.expr:

@@ -6,7 +6,7 @@ functions stay as they are. Calls are `calls.py`'s, which is imported with the f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from runpod_flash import options
@@ -276,8 +276,8 @@ class Endpoint:
         return f"Endpoint(image={self.image!r})" if self.image is not None else f"Endpoint({self.name!r})"
 
 
-class _Call:
-    """A call of an endpoint: it is sent when it is awaited."""
+class _Call(Coroutine[Any, Any, Any]):
+    """A call of an endpoint: it is sent when it is awaited, or run as a coroutine is."""
 
     def __init__(
         self, endpoint: Endpoint, method: str, path: str, data: Any, options: dict[str, Any]
@@ -285,9 +285,25 @@ class _Call:
         self._endpoint = endpoint
         self._asked = method, path, data
         self._options = options
+        self._begun: Coroutine[Any, Any, Any] | None = None
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return self._send().__await__()
+        return self._coroutine().__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._coroutine().send(value)
+
+    def throw(self, *raised: Any) -> Any:
+        return self._coroutine().throw(*raised)
+
+    def close(self) -> None:
+        if self._begun is not None:
+            self._begun.close()
+
+    def _coroutine(self) -> Coroutine[Any, Any, Any]:
+        if self._begun is None:
+            self._begun = self._send()
+        return self._begun
 
     async def _send(self) -> Any:
         from runpod_flash import calls

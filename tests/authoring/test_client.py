@@ -112,6 +112,17 @@ def call(awaitable) -> Any:
 # Calls.
 
 
+def test_a_call_is_run_and_scheduled_as_a_coroutine_is(peer):
+    endpoint = Endpoint(id=peer.url)
+
+    async def main():
+        async with asyncio.TaskGroup() as group:
+            return group.create_task(endpoint.get("/health"))
+
+    assert asyncio.run(endpoint.get("/health")) == {}
+    assert asyncio.run(main()).result() == {}
+
+
 def test_calls_return_the_responses_json(peer):
     peer.answers["/predict"] = 200, JSON, b'{"prediction": [2, 4]}'
 

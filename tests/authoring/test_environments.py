@@ -197,6 +197,8 @@ def test_the_curl_line_is_of_a_route_that_needs_no_value_where_there_is_one():
     guarded = curl(endpoint("api", ("POST", "/greet")), "http://h:1", True)
     assert guarded.startswith('curl -X POST http://h:1/greet -H "Authorization: Bearer $FLASH_API_KEY" ')
     assert "/runsync" in curl(endpoint("job"), "http://h:1", False)
+    model = DeclaredEndpoint("model", PLACE, (Function("Model", "main", PLACE, is_class=True),), {})
+    assert curl(model, "http://h:1", False) == "(called by name: POST /execute)"
 
 
 def test_a_workers_json_lines_are_text_for_a_person():

@@ -336,6 +336,24 @@ def test_variables_of_dotenv_are_the_handlers_and_those_given_come_first(tmp_pat
         run.serves("/api/env", ["given", "2"])
 
 
+def test_an_endpoints_own_variables_are_its_handlers_too(tmp_path):
+    source = """
+    import os
+    from runpod_flash import Endpoint
+
+    api = Endpoint(name="api", cpu="cpu3c-1-2", env={"TOKEN": "abc"})
+    TOKEN = os.environ["TOKEN"]
+
+    @api.get("/env")
+    def env():
+        return TOKEN
+    """
+    with running(tmp_path, textwrap.dedent(source)) as run:
+        run.serves("/api/env", "abc")
+        run.save(source.replace("abc", "abcd"))
+        run.serves("/api/env", "abcd")
+
+
 # Parts.
 
 

@@ -115,6 +115,8 @@ def curl(endpoint: DeclaredEndpoint, url: str, guarded: bool) -> str:
     routes = [each for each in endpoint.functions if each.path is not None and each.method is not None]
     routes.sort(key=lambda each: (each.method != "GET", "{" in (each.path or "")))
     method, path, body = "POST", "/runsync", '{"input": {}}'
+    if not routes and [each.is_class for each in endpoint.functions].count(False) != 1:
+        return "(called by name: POST /execute)"
     if routes:
         method, path, body = str(routes[0].method), str(routes[0].path), "{}"
     words = ["curl"] if method == "GET" else ["curl", "-X", method]

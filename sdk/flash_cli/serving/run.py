@@ -97,6 +97,7 @@ class Development:
         self._given = dict(os.environ)
         self._shown: list[str] = []
         self._child: Child | None = None
+        self._started_with: dict[str, str] = {}
 
     def serve(self) -> None:
         """Read the source and serve it. Raises `Fault`."""
@@ -110,8 +111,12 @@ class Development:
             )
         manifest = self._write(application)
         lines = list(table(application, self._url))
+        environ = {**_variables(application), **self._environ(manifest)}
+        if self._child is not None and environ != self._started_with:
+            self._end_child()  # a process keeps the variables that it was started with
         if self._child is None:
-            self._child = Child(self._root, self._environ(manifest), self._reached_by, self._address[1])
+            self._child = Child(self._root, environ, self._reached_by, self._address[1])
+            self._started_with = environ
             self._shown = lines
         else:
             self._child.renew()
@@ -133,9 +138,8 @@ class Development:
         _say(f"saved: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}")
         for path in saved:
             _forget_compiled(path)
-        # A process keeps the variables that it was started with, and one that starts cannot be renewed yet.
-        if self._child is not None and (dotenv.NAME in names or not self._child.is_ready):
-            self._end_child()
+        if self._child is not None and not self._child.is_ready:
+            self._end_child()  # one that starts cannot be renewed yet
         self.serve_if_possible()
 
     def look(self) -> int | None:
@@ -229,6 +233,15 @@ def table(application: Application, url: str) -> Iterator[str]:
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for method, address, name, place in rows:
         yield f"  {method:<{widths[0]}}  {address:<{widths[1]}}  {name:<{widths[2]}}  {place}"
+
+
+def _variables(application: Application) -> dict[str, str]:
+    """The endpoints' own `env`: one process serves all, so of one name the last endpoint's counts."""
+    return {
+        name: value
+        for endpoint in application.endpoints
+        for name, value in (endpoint.options.get("env") or {}).items()
+    }
 
 
 def _url(host: str, port: int) -> str:

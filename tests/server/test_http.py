@@ -145,8 +145,10 @@ def test_a_generator_is_streamed_whole(server: Server):
 
 
 def test_a_streams_first_chunk_comes_before_its_last(server: Server):
+    before = server.client.get("/closed").json()
     with server.client.stream("GET", "/endless") as answer:
         assert next(answer.iter_text()).startswith("x")
+    until(lambda: server.client.get("/closed").json() > before, "the generator is closed")
 
 
 def test_a_stream_ends_when_its_reader_goes_away(server: Server):

@@ -44,6 +44,16 @@ class Answering(Protocol):
         """In a thread; the application loop goes on."""
 
 
+class InThread:
+    """The half of those that answer in a thread alone."""
+
+    in_thread = True
+
+    async def answer(self, asked: Asked) -> Outcome:
+        """Not asked for: it is `in_thread`."""
+        raise NotImplementedError
+
+
 async def send_reply(reply: Reply, send: Send) -> None:
     """Send the reply as ASGI has it."""
     length = sum(len(part) for part in reply.parts)

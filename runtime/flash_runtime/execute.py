@@ -15,7 +15,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flash_runtime import envelope, live, logs
-from flash_runtime.answering import Asked, Outcome, send_reply
+from flash_runtime.answering import Asked, InThread, Outcome, send_reply
 from flash_runtime.capture import Capture, capturing
 from flash_runtime.exceptions import kind_of, text_of, trace_of
 from flash_runtime.failures import Failures
@@ -52,20 +52,14 @@ class Functions:
         return found
 
 
-class Execute:
+class Execute(InThread):
     """Answers `/execute`, in a thread; a coroutine is awaited on the application loop."""
-
-    in_thread = True
 
     def __init__(self, functions: Functions, failures: Failures, *, live: bool) -> None:
         self._functions = functions
         self._failures = failures
         self._live = live
         self._instances = Instances()
-
-    async def answer(self, asked: Asked) -> Outcome:
-        """Not asked for: it is `in_thread`."""
-        raise NotImplementedError
 
     def call(self, asked: Asked) -> Outcome:
         """Decode, look up, call, encode."""

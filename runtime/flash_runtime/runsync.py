@@ -16,7 +16,7 @@ from fastapi.encoders import jsonable_encoder
 from pydantic_core import from_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flash_runtime.answering import Asked, Outcome, send_reply
+from flash_runtime.answering import Asked, InThread, Outcome, send_reply
 from flash_runtime.failures import Failures
 from flash_runtime.forms import CallFault
 from flash_runtime.responses import Reply, ends_the_task, to_json
@@ -24,20 +24,14 @@ from flash_runtime.responses import Reply, ends_the_task, to_json
 _JSON = ((b"content-type", b"application/json"),)
 
 
-class Runsync:
+class Runsync(InThread):
     """Answers `POST {path}` with the resource's one function, in a thread, or on the application loop."""
-
-    in_thread = True
 
     def __init__(self, path: str, name: str, function: Callable[..., Any], failures: Failures) -> None:
         self._path = path
         self._name = name
         self._function = function
         self._failures = failures
-
-    async def answer(self, asked: Asked) -> Outcome:
-        """Not asked for: it is `in_thread`."""
-        raise NotImplementedError
 
     def call(self, asked: Asked) -> Outcome:
         """Decode, call, encode."""

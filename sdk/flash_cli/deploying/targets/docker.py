@@ -19,7 +19,6 @@ import requests
 from docker.errors import DockerException
 
 from flash_cli.deploying import loglines
-from flash_cli.deploying.environments import DockerEnvironment
 from flash_cli.deploying.loglines import Line, merged
 from flash_cli.deploying.services import TOKEN, Release, Service, slug
 from flash_cli.deploying.targets import LAST_LINES, UNCHANGED, Say, State, engine
@@ -32,22 +31,8 @@ _FRONT_SECONDS = 20.0
 """In which a front passes on the health of a worker that is healthy."""
 
 
-class DockerTarget:
+class DockerTarget(engine.OfEngine):
     """`flash_cli.deploying.targets.Target`, on one engine."""
-
-    def __init__(
-        self, environment: DockerEnvironment, project: str, client: docker.DockerClient | None = None
-    ) -> None:
-        self._environment = environment
-        self._name = f"{slug(project)}-{environment.name}"
-        self._labels = {"flash.project": project, "flash.environment": environment.name}
-        self._engine = client or engine.connect(environment.host)
-
-    @property
-    def platform(self) -> str:
-        """As `Target` has it: the engine's."""
-        with engine.told("docker version"):
-            return f"linux/{self._engine.version()['Arch']}"
 
     @property
     def has_gpus(self) -> bool:

@@ -18,8 +18,9 @@ import requests
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
+from flash_cli.deploying.environments import DockerEnvironment
 from flash_cli.deploying.loglines import Line, lines_of
-from flash_cli.deploying.services import DRAIN_SECONDS, TOKEN
+from flash_cli.deploying.services import DRAIN_SECONDS, TOKEN, slug
 from flash_cli.deploying.targets import DOCKERFILE
 from flash_cli.faults import TargetFault
 
@@ -53,6 +54,24 @@ def connect(host: str | None) -> docker.DockerClient:
             "another engine; the socket is for root and the group `docker`.",
         ) from None
     return client
+
+
+class OfEngine:
+    """What the targets have in common that an engine's API reaches."""
+
+    def __init__(
+        self, environment: DockerEnvironment, project: str, client: docker.DockerClient | None = None
+    ) -> None:
+        self._environment = environment
+        self._name = f"{slug(project)}-{environment.name}"
+        self._labels = {"flash.project": project, "flash.environment": environment.name}
+        self._engine = client or connect(environment.host)
+
+    @property
+    def platform(self) -> str:
+        """As `Target` has it: the engine's, or the manager's."""
+        with told("docker version"):
+            return f"linux/{self._engine.version()['Arch']}"
 
 
 def _last_cause(error: BaseException) -> str:

@@ -51,16 +51,13 @@ class Rolling:
     before: Mapping[str, Any] | None
 
 
-class SwarmTarget:
+class SwarmTarget(engine.OfEngine):
     """`flash_cli.deploying.targets.Target`, on a manager of a swarm."""
 
     def __init__(
         self, environment: DockerEnvironment, project: str, client: docker.DockerClient | None = None
     ) -> None:
-        self._environment = environment
-        self._name = f"{slug(project)}-{environment.name}"
-        self._labels = {"flash.project": project, "flash.environment": environment.name}
-        self._engine = client or engine.connect(environment.host)
+        super().__init__(environment, project, client)
         with engine.told("docker info"):
             if not self._engine.info()["Swarm"].get("ControlAvailable"):
                 raise TargetFault(
@@ -68,12 +65,6 @@ class SwarmTarget:
                     where=f"pyproject.toml, [tool.flash.env.{environment.name}], mode",
                     remedy='`docker swarm init` makes it one; or set mode = "engine".',
                 )
-
-    @property
-    def platform(self) -> str:
-        """As `Target` has it: the manager's."""
-        with engine.told("docker version"):
-            return f"linux/{self._engine.version()['Arch']}"
 
     has_gpus = False
 

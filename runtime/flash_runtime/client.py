@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -47,14 +47,17 @@ class Client:
     def __init__(self) -> None:
         # A connection belongs to its loop; user code may have several, one after the other.
         self._pools: dict[asyncio.AbstractEventLoop, dict[str, list[_Connection]]] = {}
+        self._ends: dict[asyncio.AbstractEventLoop, AsyncGenerator[None]] = {}
 
     async def post(
         self, url: str, path: str, headers: Headers, parts: Sequence[bytes | memoryview]
     ) -> Response:
         """The answer. Raises `NotReached` and `Broken`; whoever waits less cancels."""
-        for loop in [each for each in list(self._pools) if each.is_closed()]:
-            self._pools.pop(loop, None)
-        pool = self._pools.setdefault(asyncio.get_running_loop(), {}).setdefault(url, [])
+        loop = asyncio.get_running_loop()
+        if loop not in self._ends:
+            self._ends[loop] = self._end_with(loop)
+            await anext(self._ends[loop])
+        pool = self._pools.setdefault(loop, {}).setdefault(url, [])
         connection = None
         while pool and (connection is None or not connection.is_usable):
             connection = pool.pop()
@@ -78,6 +81,16 @@ class Client:
         else:
             connection.abort()
         return response
+
+    async def _end_with(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None]:
+        """Wait in the middle, until the loop shuts its generators down, as at the end of `asyncio.run`."""
+        try:
+            yield
+        finally:
+            self._ends.pop(loop, None)
+            for pool in self._pools.pop(loop, {}).values():
+                for connection in pool:
+                    connection.abort()
 
 
 async def _connect(host: str, port: int | None, *, secure: bool) -> _Connection:

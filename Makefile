@@ -82,14 +82,14 @@ check: $(SYNCED) ## Lint, check types, and check that generated files are up to 
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/shellcheck entrypoint.sh image/*.sh image/bin/* .ci/run
-	$(BIN)/python -m flash_runtime.manifest | diff manifest_schema.json -
+	$(BIN)/python -m flash_runtime.artifact.manifest | diff manifest_schema.json -
 
 format: $(SYNCED) ## Format the code, and mend what the linter can.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 schema: $(SYNCED) ## Write manifest_schema.json from its models.
-	$(BIN)/python -m flash_runtime.manifest > manifest_schema.json
+	$(BIN)/python -m flash_runtime.artifact.manifest > manifest_schema.json
 
 lock: $(UV) ## Bring uv.lock up to date with pyproject.toml.
 	$(UV) lock --python $(PYTHON)

@@ -29,8 +29,8 @@ import httpx
 import numpy
 import uvloop
 
-from flash_runtime import envelope
-from flash_runtime.client import Client
+from flash_runtime.rpc import envelope
+from flash_runtime.rpc.client import Client
 from tests import vendor
 from tests.serving import free_port, serve, until, user_code
 

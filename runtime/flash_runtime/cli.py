@@ -49,16 +49,16 @@ def _run(words: list[str]) -> int:
     # Each command imports what it alone needs.
     if command == "serve":
         began = time.monotonic()
-        from flash_runtime.serve import serve
+        from flash_runtime.commands.serve import serve
 
         return serve(os.environ, began)
-    from flash_runtime.settings import Settings
+    from flash_runtime.config.settings import Settings
 
     settings = Settings.from_environ(os.environ)
     if command == "check":
-        from flash_runtime.check import check
+        from flash_runtime.commands.check import check
 
         return check(settings)
-    from flash_runtime.probe import probe
+    from flash_runtime.commands.health import probe
 
     return probe(settings)

@@ -21,7 +21,7 @@ from flash_cli.deploying.environments import (
 )
 from flash_cli.deploying.loglines import readable
 from flash_cli.deploying.services import Release, left_out, release_of, services_of
-from flash_cli.deploying.targets.swarm_service import spec_of
+from flash_cli.deploying.targets.docker.swarm_service import spec_of
 from flash_cli.faults import ConfigFault, SourceFault
 from runpod_flash import GpuGroup, NetworkVolume
 from runpod_flash.hardware import CpuInstanceType

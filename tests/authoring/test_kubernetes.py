@@ -16,7 +16,7 @@ import yaml
 from flash_cli.application import Application, DeclaredEndpoint, Function, Place
 from flash_cli.deploying.environments import KubernetesEnvironment
 from flash_cli.deploying.services import Release, release_of
-from flash_cli.deploying.targets.kubernetes import KubernetesTarget
+from flash_cli.deploying.targets.kubernetes.target import KubernetesTarget
 from flash_cli.faults import ConfigFault, TargetFault
 from runpod_flash import GpuGroup
 from tests.authoring import fake_cluster

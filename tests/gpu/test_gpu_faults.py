@@ -6,14 +6,14 @@ import warnings
 
 import pytest
 
-from flash_runtime.gpu import GpuFault, classify, release_memory
+from flash_runtime.usercode.gpu_errors import GpuFault, classify, release_memory
 
 pytestmark = pytest.mark.gpu
 
 MEBIBYTE = 2**20
 LOSE = """
 import torch
-from flash_runtime.gpu import classify
+from flash_runtime.usercode.gpu_errors import classify
 
 values = torch.zeros(4, device="cuda")
 torch.cuda.synchronize()

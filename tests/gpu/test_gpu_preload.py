@@ -6,16 +6,16 @@ from importlib.util import find_spec
 
 import pytest
 
-from flash_runtime import devices
+from flash_runtime.system import devices
 
 pytestmark = pytest.mark.gpu
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from flash_runtime import devices
+from flash_runtime.system import devices
 from flash_runtime.errors import UserCodeFault
-from flash_runtime.preload import preload
+from flash_runtime.usercode.preload import preload
 
 devices.discover(None, None)  # as the supervisor does before
 try:

@@ -53,10 +53,10 @@ def test_no_compiler_and_nothing_that_building_left_behind_is_there(containers):
 
 def test_nothing_is_compiled_at_a_start(containers):
     """`python -v` names the file that each module's code came from: a .pyc, or a source that was compiled."""
-    modules = "flash_runtime.serve, flash_runtime.supervisor, flash_runtime.framework, runpod_flash"
+    modules = "flash_runtime.commands.serve, flash_runtime.supervisor.supervisor, runpod_flash"
     users = "email.mime.text, xml.dom.minidom, sqlite3, unittest.mock"
     code, log = containers.finish(
-        "python3", "-v", "-c", f"import {modules}, {users}; flash_runtime.framework.import_framework()"
+        "python3", "-v", "-c", f"import {modules}, {users}; flash_runtime.commands.serve.import_framework()"
     )
     assert code == 0
     files = re.findall(r"^# code object from '(.*)'$", log, re.MULTILINE)

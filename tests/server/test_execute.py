@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flash_runtime import envelope
+from flash_runtime.rpc import envelope
 from tests import vendor
 from tests.serving import Server, serve, user_code
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from flash_runtime import envelope
-from flash_runtime.client import Client
+from flash_runtime.rpc import envelope
+from flash_runtime.rpc.client import Client
 from tests import vendor
 from tests.serving import Server, free_port, serve, user_code
 

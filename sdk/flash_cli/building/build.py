@@ -17,7 +17,7 @@ from flash_cli.building.package import Packed, pack
 from flash_cli.discovery.discover import discover
 from flash_cli.faults import ConfigFault, DependencyFault, OutputFault
 from flash_cli.project import MANIFEST, OUTPUT, Project
-from flash_runtime.settings import Settings
+from flash_runtime.config.settings import Settings
 
 ARTIFACT = "artifact.tar.gz"
 DIRECTORY = ".build"

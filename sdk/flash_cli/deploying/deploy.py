@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from flash_cli import examples
+from flash_cli import sample_calls
 from flash_cli.application import Application, DeclaredEndpoint
 from flash_cli.deploying.environments import (
     PREVIEW,
@@ -106,8 +106,8 @@ def _asked(environment: Environment, url: str, key: str | None) -> str | None:
     """A call with values that fit, by the API document of what is deployed; None where it cannot be had."""
     if not isinstance(environment, DockerEnvironment):
         return None  # names of a cluster lead nowhere from here
-    document = examples.document_of(url, key)
-    return examples.curl(document, url, with_key=bool(key)) if document else None
+    document = sample_calls.document_of(url, key)
+    return sample_calls.curl(document, url, with_key=bool(key)) if document else None
 
 
 def curl(endpoint: DeclaredEndpoint, url: str, guarded: bool) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from flash_cli.discovery.declarations import Declaration, Use
 from flash_cli.faults import Problem
-from flash_runtime.paths import parameters_of, path_problems
+from flash_runtime.artifact.paths import parameters_of, path_problems
 from runpod_flash.paths import RESERVED_PATHS, path_problem
 
 

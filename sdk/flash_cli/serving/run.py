@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from flash_cli import dotenv, examples
+from flash_cli import dotenv, sample_calls
 from flash_cli.application import Application
 from flash_cli.building.manifest import encode, manifest_of
 from flash_cli.discovery.discover import discover
@@ -24,9 +24,9 @@ from flash_cli.project import MANIFEST, OUTPUT, Project
 from flash_cli.serving import watching
 from flash_cli.serving.child import Child
 from flash_cli.serving.ports import free_port
+from flash_runtime.artifact.selection import JOB_PATH
+from flash_runtime.config.settings import EVERY_RESOURCE
 from flash_runtime.errors import EXIT_OK, Fault
-from flash_runtime.resources import JOB_PATH
-from flash_runtime.settings import EVERY_RESOURCE
 
 _REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104  only looked up
 """The address by which this process finds its child, for hosts that stand for several."""
@@ -212,8 +212,8 @@ class Development:
         """Say what is served, and how to call it."""
         lines = [*self._shown, "", f"  docs   {self._url}/docs", "  stop   Ctrl-C"]
         key = os.environ.get("FLASH_API_KEY")
-        document = examples.document_of(_url(self._reached_by, self._address[1]), key)
-        call = examples.curl(document, self._url, with_key=bool(key)) if document else None
+        document = sample_calls.document_of(_url(self._reached_by, self._address[1]), key)
+        call = sample_calls.curl(document, self._url, with_key=bool(key)) if document else None
         if call is not None:
             lines += ["", f"  {call}"]
         _say("\n".join(["serving", "", *lines, ""]))

@@ -67,14 +67,14 @@ class Target(Protocol):
 def target_of(environment: Environment, project: str, root: Path) -> Target:
     """The environment's target, for the endpoints of a project and its directory."""
     if isinstance(environment, KubernetesEnvironment):
-        from flash_cli.deploying.targets.kubernetes import KubernetesTarget
+        from flash_cli.deploying.targets.kubernetes.target import KubernetesTarget
 
         return KubernetesTarget(environment, project, root)
     assert isinstance(environment, DockerEnvironment)
     if environment.mode == "swarm":
-        from flash_cli.deploying.targets.swarm import SwarmTarget
+        from flash_cli.deploying.targets.docker.swarm import SwarmTarget
 
         return SwarmTarget(environment, project)
-    from flash_cli.deploying.targets.docker import DockerTarget
+    from flash_cli.deploying.targets.docker.target import DockerTarget
 
     return DockerTarget(environment, project)

@@ -1,0 +1,74 @@
+"""Streaming: a generator's items as a response, sent as they are yielded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from typing import Any
+
+from fastapi.encoders import jsonable_encoder
+from fastapi.responses import StreamingResponse
+
+from flash_runtime.handlers.results import to_json
+from flash_runtime.usercode.exits import HandlerExit, escapes
+
+MEDIA_TYPES = ("text/plain", "application/octet-stream", "application/x-ndjson")
+"""Of streams: of text, of bytes, and of anything else as a JSON value a line."""
+
+
+_END = object()
+
+
+async def stream(
+    generator: Generator[Any, Any, Any] | AsyncGenerator[Any, Any],
+    run_in_thread: Callable[..., Awaitable[Any]],
+) -> StreamingResponse:
+    """A response that sends each item as it is yielded; a plain generator is run by `run_in_thread`.
+
+    The first item decides: text/plain for `str`, application/octet-stream for bytes, else
+    application/x-ndjson, a JSON value a line. It is waited for here, so that an exception before it can still
+    be answered with a status of its own.
+    """
+    items = generator if isinstance(generator, AsyncGenerator) else _in_thread(generator, run_in_thread)
+    first = await anext(items, _END)
+    media_type = _media_type(first)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        try:
+            if first is not _END:
+                yield _chunk(first, media_type)
+                async for item in items:
+                    yield _chunk(item, media_type)
+        except BaseException as error:
+            if escapes(error):
+                raise HandlerExit(error) from error
+            raise
+        finally:
+            if isinstance(generator, AsyncGenerator):
+                await generator.aclose()
+            else:
+                generator.close()
+
+    return StreamingResponse(chunks(), media_type=media_type)
+
+
+async def _in_thread(
+    generator: Generator[Any, Any, Any], run: Callable[..., Awaitable[Any]]
+) -> AsyncGenerator[Any, None]:
+    while (item := await run(next, generator, _END)) is not _END:
+        yield item
+
+
+def _media_type(first: Any) -> str:
+    text, binary, json_lines = MEDIA_TYPES
+    if isinstance(first, str):
+        return text
+    return binary if isinstance(first, bytes | bytearray | memoryview) else json_lines
+
+
+def _chunk(item: Any, media_type: str) -> bytes:
+    if media_type != "application/x-ndjson":
+        if isinstance(item, str):
+            return item.encode()
+        if isinstance(item, bytes | bytearray | memoryview):
+            return bytes(item)
+    return to_json(jsonable_encoder(item)) + b"\n"

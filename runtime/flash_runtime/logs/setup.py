@@ -1,0 +1,150 @@
+"""Logs: one line an event, JSON or text, on standard error.
+
+Every line of a request carries its id, also those of the user's own `logging` and `print` calls. A worker's
+lines carry its slot.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import select
+import time
+from typing import Literal
+
+from flash_runtime.logs.context import request_id, show_to_reader
+
+_STDERR = 2
+_OWN = ("flash_runtime", "stdout", "stderr")
+"""The loggers that belong to the runtime."""
+_PRINTED = _OWN[1:]
+# What every LogRecord has; anything else on a record came with `extra=` and is shown.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+
+def configure(level: str, style: Literal["json", "text"]) -> None:
+    """Send every record of this process to standard error, one line each."""
+    formatter = _JsonFormatter() if style == "json" else _TextFormatter()
+    # A copy of the descriptor, out of the way: code that closes the first ones must not have a client's
+    # connection take their number, and with it the log.
+    handler = _DescriptorHandler(fcntl.fcntl(_STDERR, fcntl.F_DUPFD_CLOEXEC, 64))
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    # User code may set the root logger up anew. What the runtime says, and what is printed, does not pass it.
+    for name in _OWN:
+        own = logging.getLogger(name)
+        own.handlers, own.propagate = [handler], False
+        own.setLevel(level)
+    # Their start and stop lines repeat the supervisor's.
+    for name in ("uvicorn", "gunicorn"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+
+
+def restore() -> None:
+    """Undo what `logging.config` does to the loggers that it is not told of. Call it after user imports."""
+    for name in tuple(logging.getLogger().manager.loggerDict):
+        if name.partition(".")[0] in _OWN:
+            logging.getLogger(name).disabled = False
+
+
+def write(data: bytes) -> None:
+    """Write lines that are made already to where the runtime's own go."""
+    for handler in logging.getLogger(_OWN[0]).handlers:
+        if isinstance(handler, _DescriptorHandler):
+            handler.write(data)
+
+
+def set_slot(slot: int) -> None:
+    """Name the worker's slot in every line from now on. Call it once, in the worker."""
+    for handler in logging.getLogger(_OWN[0]).handlers:
+        if isinstance(handler.formatter, _JsonFormatter | _TextFormatter):
+            handler.formatter.slot = slot
+
+
+class _DescriptorHandler(logging.Handler):
+    """Writes a whole line with one system call, so that processes do not mix within a line."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if not record.name.startswith(_OWN[0]) and record.name not in _PRINTED:
+                show_to_reader(record.getMessage())
+            data = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
+        except BaseException:  # noqa: BLE001  a record's own `__str__` may raise anything; the request goes on
+            data = f"a log call of {record.pathname}:{record.lineno} cannot be formatted\n".encode()
+        self.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Write all of it, as far as somebody reads it."""
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:
+                select.select([], [self._descriptor], [], 1.0)
+            except OSError:
+                return  # nobody reads the log any more; serving goes on
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object: time, level, logger, message, then what else the record carries."""
+
+    slot: int | None = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": timestamp(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if self.slot is not None:
+            line["slot"] = self.slot
+        current = request_id.get()
+        if current is not None:
+            line["request_id"] = current
+        line.update(_extras(record))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack"] = record.stack_info
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class _TextFormatter(logging.Formatter):
+    """A line for a person: time, level, slot, request id, message, extras; a traceback below."""
+
+    slot: int | None = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        parts = [timestamp(record.created)[11:23], f"{record.levelname:<7}"]
+        if self.slot is not None:
+            parts.append(f"[{self.slot}]")
+        current = request_id.get()
+        if current is not None:
+            parts.append(f"({current})")
+        if record.name in _PRINTED:
+            parts.append("|")
+        parts.append(record.getMessage())
+        parts += [f"{key}={value}" for key, value in _extras(record).items()]
+        text = " ".join(parts)
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        if record.stack_info:
+            text += "\n" + record.stack_info
+        return text
+
+
+def timestamp(seconds: float) -> str:
+    """The time as ISO 8601 has it, in UTC, with milliseconds."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+
+
+def _extras(record: logging.LogRecord) -> dict[str, object]:
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}

@@ -1,0 +1,62 @@
+"""Startup: what a cold start spends its time on, told in one line of the log when a worker is first ready."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+from flash_runtime.monitoring.scoreboard import Scoreboard
+
+log = logging.getLogger("flash_runtime.startup")
+
+
+class Startup:
+    """The phases of a start, one after the other. Moments are `time.monotonic()`, which all processes share.
+
+    The first one, `interpreter`, is from the process's start to `began`; it is left out where the system does
+    not tell when that was.
+    """
+
+    def __init__(self, began: float) -> None:
+        started = _process_started()
+        self._start = began if started is None else started
+        self._ends = [] if started is None else [("interpreter", began)]
+        self.told = False
+
+    def end(self, phase: str) -> None:
+        """The phase that began with the end of the one before is over."""
+        self._ends.append((phase, time.monotonic()))
+
+    def tell(self, board: Scoreboard) -> None:
+        """Log every phase in milliseconds, and their total, once: when a worker is ready."""
+        ready = board.ready()
+        if self.told or not ready:
+            return
+        self.told = True
+        first = min(ready, key=lambda record: record.since)
+        workers = [("fork", first.forked_at), ("user_code", first.imported_at), ("serving", first.since)]
+        spent, before = {}, self._start
+        for phase, moment in [*self._ends, *workers]:
+            spent[phase] = _milliseconds(moment - before)
+            before = moment
+        log.info("started", extra={"ms": {**spent, "total": _milliseconds(before - self._start)}})
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 1)
+
+
+def _process_started() -> float | None:
+    """When this process was made, to a hundredth of a second (only on Linux; elsewhere `None`).
+
+    proc(5), stat: the 22nd field, in clock ticks since the system's boot. The second one is a name in
+    brackets, which may have brackets and spaces itself.
+    """
+    try:
+        with open("/proc/self/stat", "rb") as file:  # noqa: PTH123  health waits for this
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return time.monotonic() - max(age, 0.0)

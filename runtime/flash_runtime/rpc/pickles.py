@@ -1,0 +1,39 @@
+"""Pickles of a call's arguments and of its result."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import pickle
+from typing import Any
+
+from flash_runtime.rpc.invocation import CallFault
+from flash_runtime.usercode.tracebacks import text_of
+
+UNPICKLABLE = "The result cannot be pickled: {}. Return what pickle can carry: data, not handles and locks."
+
+
+def pickled(value: Any) -> bytes:
+    """The value as pickle has it, or cloudpickle where only that can: a lambda. Raises `CallFault`."""
+    try:
+        return pickle.dumps(value, protocol=5)
+    except BaseException as error:  # noqa: BLE001  a value may raise anything
+        try:
+            import cloudpickle  # seldom needed
+
+            return cloudpickle.dumps(value)  # type: ignore[no-any-return]
+        except BaseException:  # noqa: BLE001  so may it
+            raise CallFault(500, UNPICKLABLE.format(text_of(error))) from error
+
+
+def unpickled(text: Any) -> Any:
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        raise CallFault(
+            400, "An argument is no base64. Send `serialization_format: json` for JSON."
+        ) from None
+    try:
+        return pickle.loads(raw)  # noqa: S301  the caller has shown the token
+    except BaseException as error:  # noqa: BLE001  a pickle may raise anything
+        raise CallFault(400, f"An argument cannot be unpickled: {text_of(error)}.") from None

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from flash_runtime.artifact.manifest import METHODS, Function, Manifest, Resource
 from flash_runtime.artifact.selection import Route, routes_for
 from flash_runtime.dispatch.admission import Kind
+from flash_runtime.dispatch.responder import Target
 from flash_runtime.gateway.routing import RouteTable
-from flash_runtime.handlers.fastapi_app import Mounted
 
 NOTHING = "no handler"
 
@@ -26,8 +26,12 @@ def routes(*texts):
     return routes_for(Manifest(resources={"api": resource}), None)
 
 
-def table(found, timeout=10.0, timeouts=None):
-    return RouteTable([Mounted(route, Kind.SYNC) for route in found], timeout, timeouts or {})
+def target(route, kind=Kind.SYNC):
+    return Target(name(route), route.method, route.path, kind, route.timeout)
+
+
+def table(found, timeout=10.0):
+    return RouteTable(map(target, found), timeout)
 
 
 def name(route):
@@ -190,29 +194,29 @@ def test_the_method_decides_which_handler_of_a_path(method):
     ("method", "path"), [("PUT", "/a"), ("HEAD", "/a"), ("GET", "/a/"), ("GET", "/A"), ("GET", "/n/x")]
 )
 def test_what_no_handler_takes_is_of_no_kind_and_has_the_common_timeout(method, path):
-    target = table(routes("GET /a", "GET /n/{n:int}"), 7.0, {"GET /a": 1.0}).find(method, path)[0]
-    assert (target.name, target.path, target.kind, target.timeout) == (NOTHING, None, Kind.NONE, 7.0)
+    target = table(routes("GET /a", "GET /n/{n:int}"), 7.0).find(method, path)[0]
+    assert (target.name, target.path, target.kind, target.timeout) == (NOTHING, "", Kind.NONE, 7.0)
 
 
 def test_a_target_has_the_routes_path_and_its_handlers_kind():
     made = [Route("api", "GET", "/a", "m", "f"), Route("api", "GET", "/b/{x}", "m", "g")]
-    known = RouteTable(map(Mounted, made, (Kind.SYNC, Kind.ASYNC)), 1.0, {})
+    known = RouteTable(map(target, made, (Kind.SYNC, Kind.ASYNC)), 1.0)
     first, second = known.find("GET", "/a")[0], known.find("GET", "/b/7")[0]
     assert (first.name, first.path, first.kind) == ("GET /a (m.f)", "/a", Kind.SYNC)
     assert (second.name, second.path, second.kind) == ("GET /b/{x} (m.g)", "/b/{x}", Kind.ASYNC)
     assert known.kinds == {Kind.SYNC, Kind.ASYNC}
-    assert RouteTable([], 1.0, {}).kinds == set()
+    assert RouteTable([], 1.0).kinds == set()
 
 
-def test_a_route_has_its_own_timeout_or_the_common_one():
-    timeouts = {"GET /a": 1.0, "GET /b/{x}": 2.0, "POST /elsewhere": 3.0}
-    known = table(routes("GET /a", "POST /a", "GET /b/{x}", "GET /c/{x}"), 10.0, timeouts)
-    wanted = [("GET", "/a"), ("POST", "/a"), ("GET", "/b/1"), ("GET", "/c/1")]
-    assert [known.find(*each)[0].timeout for each in wanted] == [1.0, 10.0, 2.0, 10.0]
+def test_a_target_has_its_routes_timeout():
+    made = [Route("api", "GET", "/a", "m", "f", 1.0), Route("api", "GET", "/b/{x}", "m", "g", 2.0)]
+    known = table(made, 10.0)
+    wanted = [("GET", "/a"), ("GET", "/b/1"), ("GET", "/c")]
+    assert [known.find(*each)[0].timeout for each in wanted] == [1.0, 2.0, 10.0]
 
 
 def test_the_documents_come_before_any_pattern_and_have_no_handler():
     route = Route("api", "GET", "/{name}", "main", "any_name")
-    table = RouteTable([Mounted(route, Kind.SYNC)], 330, {}, ["/openapi.json"])
+    table = RouteTable([target(route)], 330, ["/openapi.json"])
     assert table.find("GET", "/openapi.json")[0].kind is Kind.NONE
     assert table.find("GET", "/other")[0].kind is Kind.SYNC

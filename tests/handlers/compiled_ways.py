@@ -15,23 +15,26 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from starlette.types import Message, Scope
+from starlette.types import Message
 
 from flash_runtime.artifact.selection import Route
-from flash_runtime.dispatch.bridge import Bridge, Exchange
+from flash_runtime.dispatch.bridge import Bridge
+from flash_runtime.dispatch.exchange import Exchange
+from flash_runtime.dispatch.request import DispatchedRequest
 from flash_runtime.dispatch.responder import Reply
 from flash_runtime.dispatch.threads import Threads
 from flash_runtime.gateway.routing import RouteTable
 from flash_runtime.handlers import fastapi_app as application
 from flash_runtime.handlers import signature as binding
 from flash_runtime.handlers.fastapi_app import Application
+from flash_runtime.http.head import Head
 
 _SECONDS = 5
 
 
 @dataclass
 class Request:
-    """A request as the bridge and the compiled routes read it."""
+    """A request of a client."""
 
     method: str
     raw_path: bytes
@@ -39,40 +42,26 @@ class Request:
     body: bytes = b""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     request_id: str = "the-id"
-    path_values: dict[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
         return unquote(self.raw_path.decode("ascii"))
 
-    @property
-    def name(self) -> str:
-        return self.path
-
-    @property
-    def deadline(self) -> float:
-        return time.monotonic() + 60
-
-    @property
-    def content_type(self) -> bytes:
-        return dict(reversed(self.headers)).get(b"content-type", b"")
-
-    def scope(self) -> Scope:
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "server": ("127.0.0.1", 80),
-            "client": ("127.0.0.1", 1),
-            "scheme": "http",
-            "root_path": "",
-            "headers": [(b"host", b"test"), *self.headers],
-            "state": {"request_id": self.request_id},
-            "method": self.method,
-            "path": self.path,
-            "raw_path": self.raw_path,
-            "query_string": self.query_string,
-        }
+    def dispatched(self, path_values: dict[str, Any]) -> DispatchedRequest:
+        """The request as it crosses the bridge."""
+        head = Head(self.method, b"/", [(b"host", b"test"), *self.headers], "1.1", keep_alive=True)
+        # Past the parser, which refuses some bytes: what is compared is behind it.
+        head.path, head.raw_path, head.query_string = self.path, self.raw_path, self.query_string
+        return DispatchedRequest(
+            self.path,
+            self.request_id,
+            time.monotonic() + 60,
+            head,
+            path_values,
+            self.body,
+            ("127.0.0.1", 80),
+            ("127.0.0.1", 1),
+        )
 
 
 @dataclass(frozen=True)
@@ -144,7 +133,7 @@ class Ways:
     def running(self) -> Iterator[None]:
         """Serve, until the block ends."""
         self.app: Application = application.build(self._bound, title="test", threads=self.threads)
-        self.table = RouteTable(self.app.routes, 60, {}, self.app.documents)
+        self.table = RouteTable(self.app.targets, 60, self.app.documents)
         self._io = asyncio.new_event_loop()
         loop = asyncio.new_event_loop()
         loop.set_exception_handler(lambda _, context: self._logged.append(_told(context)))
@@ -152,8 +141,7 @@ class Ways:
         log = logging.getLogger("flash_runtime.failures")
         log.addHandler(handler)
         log.propagate = False
-        self._bridge = Bridge(self.app.asgi, loop, self.threads)
-        self._bridge.connect(self._io, self)
+        self._bridge = Bridge(self.app.asgi, loop, self._io, self.threads)
         ended = threading.Event()
         running = [threading.Thread(target=_run, args=(each, ended)) for each in (loop, self._io)]
         for thread in running:
@@ -171,12 +159,14 @@ class Ways:
 
     def why_not(self) -> dict[str, str | None]:
         """Of each route, why it is not compiled."""
-        return {each.route.path: each.why_not for each in self.app.routes}
+        return {each.path: each.why_not_compiled for each in self.app.targets}
 
     def ask(self, request: Request, *, compiled: bool) -> Answer:
         """The answer of the compiled route, or of FastAPI."""
-        target, request.path_values = self.table.find(request.method, request.path)
-        exchange = Exchange(request, target.answering if compiled else None)
+        target, path_values = self.table.find(request.method, request.path)
+        self._exchange = exchange = Exchange(
+            request.dispatched(path_values), target.responder if compiled else None, self
+        )
         self._calls.clear()
         self._logged.clear()
         self._messages: list[Message] = []
@@ -216,31 +206,31 @@ class Ways:
 
     # What the bridge tells, on the I/O loop.
 
-    def on_json(self, exchange: Exchange, body: bytes) -> None:
+    def on_json(self, body: bytes) -> None:
         headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
         self._messages.append({"type": "http.response.start", "status": 200, "headers": headers})
         self._messages.append({"type": "http.response.body", "body": body})
         self._answered.set()
 
-    def on_reply(self, exchange: Exchange, reply: Reply) -> None:
+    def on_reply(self, reply: Reply) -> None:
         raise NotImplementedError("no compiled route answers so")
 
-    def on_message(self, exchange: Exchange, message: Message) -> None:
+    def on_message(self, message: Message) -> None:
         self._messages.append(message)
         if message["type"] == "http.response.body":
             if not message.get("more_body"):
                 self._answered.set()
-            self._bridge.acknowledge(exchange, len(message.get("body", b"")))
+            self._bridge.acknowledge(self._exchange, len(message.get("body", b"")))
 
-    def on_failure(self, exchange: Exchange) -> None:
+    def on_failure(self) -> None:
         if not self._messages:  # the gate answers
-            content = {"detail": "Internal Server Error", "request_id": exchange.asked.request_id}
+            content = {"detail": "Internal Server Error", "request_id": self._exchange.request.request_id}
             body = json.dumps(content).encode()
-            self.on_json(exchange, body)
+            self.on_json(body)
             self._messages[0]["status"] = 500
         self._answered.set()
 
-    def on_end(self, exchange: Exchange) -> None:
+    def on_end(self) -> None:
         self._over.set()
 
 

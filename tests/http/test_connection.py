@@ -36,9 +36,11 @@ class Transport:
 class Request:
     """One that is answered when the test says so."""
 
-    whole = False
     keep_alive = True
     response_complete = False
+
+    def on_body_end(self):
+        pass
 
     def advance(self):
         pass

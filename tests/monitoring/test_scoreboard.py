@@ -22,13 +22,13 @@ def test_what_a_child_writes_its_parent_reads():
     assert (board.records[0].state, record.state, record.pid) == (State.EMPTY, State.READY, pid)
     assert (record.running, record.waiting, record.load, record.in_flight) == (3, 4, 5, 7)
     assert (record.outcomes()[Outcome.SHED], record.requests(), record.seconds) == (1, 1, 0.25)
-    assert record.fault() == (65, "why")
+    assert record.reported_fault() == (65, "why")
 
 
 def test_a_long_fault_keeps_its_end_where_the_exception_stands():
     record = Scoreboard(1).records[0]
     record.report_fault(70, "é" * 100_000 + "ValueError: the end")
-    fault = record.fault()
+    fault = record.reported_fault()
     assert fault is not None
     assert fault[1].endswith("éValueError: the end")
 
@@ -41,8 +41,8 @@ def test_preparing_a_record_leaves_its_neighbours_alone_and_keeps_the_counts():
         record.count(Outcome.ANSWERED, 1.0)
     first, second, _ = board.records
     first.prepare(slot=1)
-    assert (first.state, first.fault(), first.slot) == (State.EMPTY, None, 1)
-    assert (second.state, second.fault()) == (State.READY, (70, "why"))
+    assert (first.state, first.reported_fault(), first.slot) == (State.EMPTY, None, 1)
+    assert (second.state, second.reported_fault()) == (State.READY, (70, "why"))
     assert board.outcomes()[Outcome.ANSWERED] == 3
 
 
@@ -62,7 +62,7 @@ def test_fields_do_not_overlap():
     assert (record.in_flight, record.beat, record.moved, record.state) == (16, 17.0, 18.0, State.READY)
     assert list(record.outcomes().values()) == [outcome + 1 for outcome in Outcome]
     assert record.seconds == 0.5 * sum(record.outcomes().values())
-    assert record.fault() == (19, "x")
+    assert record.reported_fault() == (19, "x")
 
 
 def test_a_change_wakes_a_reader_and_a_full_pipe_stops_nobody():

@@ -5,7 +5,7 @@ import os
 import time
 
 from flash_runtime.monitoring.scoreboard import Scoreboard, State
-from flash_runtime.monitoring.timeline import Startup
+from flash_runtime.monitoring.timeline import Timeline
 
 WORKERS = ["fork", "user_code", "serving"]
 
@@ -18,34 +18,34 @@ def be_ready(board: Scoreboard, number: int) -> None:
     record.set_state(State.READY, os.getpid())
 
 
-def told(caplog) -> list[dict[str, float]]:
+def logged(caplog) -> list[dict[str, float]]:
     return [record.ms for record in caplog.records if record.name == "flash_runtime.startup"]
 
 
-def test_nothing_is_told_before_a_worker_is_ready_and_then_once(caplog):
+def test_nothing_is_logged_before_a_worker_is_ready_and_then_once(caplog):
     caplog.set_level(logging.INFO)
-    startup, board = Startup(time.monotonic()), Scoreboard(2)
-    startup.end("settings")
-    startup.tell(board)
-    assert not startup.told
-    assert told(caplog) == []
+    timeline, board = Timeline(time.monotonic()), Scoreboard(2)
+    timeline.end("settings")
+    timeline.log_once(board)
+    assert not timeline.logged
+    assert logged(caplog) == []
     for number in (0, 1):
         be_ready(board, number)
-        startup.tell(board)
-    assert startup.told
-    assert len(told(caplog)) == 1
+        timeline.log_once(board)
+    assert timeline.logged
+    assert len(logged(caplog)) == 1
 
 
 def test_the_phases_add_up_from_the_processs_start_to_the_first_worker_that_was_ready(caplog):
     caplog.set_level(logging.INFO)
-    startup, board = Startup(time.monotonic()), Scoreboard(2)
-    startup.end("settings")
-    startup.end("framework")
+    timeline, board = Timeline(time.monotonic()), Scoreboard(2)
+    timeline.end("settings")
+    timeline.end("framework")
     be_ready(board, 1)
     time.sleep(0.1)
     be_ready(board, 0)
-    startup.tell(board)
-    [phases] = told(caplog)
+    timeline.log_once(board)
+    [phases] = logged(caplog)
     total = phases.pop("total")
     # Nothing but Linux tells when a process was made.
     assert [name for name in phases if name != "interpreter"] == ["settings", "framework", *WORKERS]

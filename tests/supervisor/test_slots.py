@@ -1,4 +1,4 @@
-"""Keeping: when the next worker of a slot starts, and when a slot is given up."""
+"""Slots: when the next worker of a slot starts, and when a slot is given up."""
 
 import time
 
@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flash_runtime.monitoring.scoreboard import Outcome, Scoreboard, State
-from flash_runtime.supervisor.slots import _FAILURES, Keeping, WorkerProcess, limit_with_jitter
+from flash_runtime.supervisor.slots import _FAILURES, ManagedSlot, WorkerProcess, limit_with_jitter
 from flash_runtime.system.devices import Slot
 
 
-def keeping(**fields):
-    return Keeping(Slot(0, None), **fields)
+def managed(**fields):
+    return ManagedSlot(Slot(0, None), **fields)
 
 
 def running(record):
@@ -24,39 +24,39 @@ def delays(slot, served, times):
 
 
 def test_boots_that_fail_are_tried_further_and_further_apart_up_to_half_a_minute():
-    assert delays(keeping(), None, 9) == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert delays(managed(), None, 9) == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
 
 
 def test_a_slot_that_has_failed_for_a_day_is_still_tried():
-    assert delays(keeping(), None, 3000)[-1] == 30
+    assert delays(managed(), None, 3000)[-1] == 30
 
 
 def test_the_next_worker_starts_when_the_delay_is_over():
-    slot = keeping()
+    slot = managed()
     delay = slot.note_end(100.0, None, device_lost=False)
     assert slot.not_before == 100.0 + delay
 
 
 def test_the_first_end_of_a_worker_that_served_is_made_up_for_at_once_and_others_later():
-    assert delays(keeping(), 5.0, 4) == [0, 1, 2, 4]
+    assert delays(managed(), 5.0, 4) == [0, 1, 2, 4]
 
 
 @pytest.mark.parametrize("failures", [0, 1, 2, 10, 500])
 def test_a_steady_worker_is_replaced_at_once_and_its_predecessors_are_forgotten(failures):
-    slot = keeping(failures=failures, devices_lost=_FAILURES - 1)
+    slot = managed(failures=failures, devices_lost=_FAILURES - 1)
     assert slot.note_end(100.0, 60.0, device_lost=False) == 0
     assert (slot.failures, slot.devices_lost, slot.not_before) == (1, 0, 100.0)
 
 
 def test_a_worker_that_served_for_less_than_a_minute_is_not_steady():
-    slot = keeping(failures=1)
+    slot = managed(failures=1)
     assert slot.note_end(100.0, 59.9, device_lost=False) > 0
     assert slot.failures == 2
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1e6)), max_size=50))
 def test_no_delay_is_longer_than_half_a_minute(ends):
-    slot = keeping()
+    slot = managed()
     for served in ends:
         delay = slot.note_end(100.0, served, device_lost=False)
         assert 0 <= delay <= 30
@@ -66,7 +66,7 @@ def test_no_delay_is_longer_than_half_a_minute(ends):
 
 @pytest.mark.parametrize("served", [None, 1.0])
 def test_a_slot_that_keeps_losing_its_device_is_given_up(served):
-    slot = keeping()
+    slot = managed()
     given_up = []
     for _ in range(_FAILURES):
         slot.note_end(100.0, served, device_lost=True)
@@ -75,7 +75,7 @@ def test_a_slot_that_keeps_losing_its_device_is_given_up(served):
 
 
 def test_other_ends_neither_add_to_lost_devices_nor_make_up_for_them():
-    slot = keeping()
+    slot = managed()
     for lost in (True, False, True, False):
         slot.note_end(100.0, 1.0, device_lost=lost)
     assert not slot.given_up
@@ -84,7 +84,7 @@ def test_other_ends_neither_add_to_lost_devices_nor_make_up_for_them():
 
 
 def test_a_device_that_is_lost_once_a_minute_or_less_often_is_kept():
-    slot = keeping()
+    slot = managed()
     for _ in range(20):
         assert slot.note_end(100.0, 60.0, device_lost=True) == 0
     assert (slot.devices_lost, slot.given_up) == (1, False)
@@ -117,13 +117,13 @@ def test_a_workers_requests_are_its_own_and_not_its_predecessors():
 
 def test_a_slots_processes_are_its_worker_and_the_one_that_follows_it():
     first, second = (running(record) for record in Scoreboard(1).records)
-    assert keeping().processes() == ()
-    assert keeping(worker=first).processes() == (first,)
-    assert keeping(worker=first, successor=second).processes() == (first, second)
+    assert managed().processes() == ()
+    assert managed(worker=first).processes() == (first,)
+    assert managed(worker=first, successor=second).processes() == (first, second)
 
 
 def test_a_slot_is_failing_from_its_third_end_until_a_worker_has_served_for_a_minute():
-    slot = keeping()
+    slot = managed()
     said = []
     for _ in range(3):
         slot.note_end(time.monotonic(), 1.0, device_lost=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flash_runtime.artifact import manifest
@@ -59,7 +59,10 @@ def _accept(settings: Settings, path: Path, app_dir: Path, where: str) -> tuple[
     manifest.check_python(found, app_dir)
     routes = routes_for(found, settings.resource_name)
     _check_timeouts(settings, routes)
-    return found, routes
+    timeouts = dict(settings.route_timeouts)
+    return found, tuple(
+        replace(route, timeout=timeouts.get(str(route), settings.request_timeout)) for route in routes
+    )
 
 
 def _package(settings: Settings, app_dir: Path, found: Manifest, routes: tuple[Route, ...]) -> Package:

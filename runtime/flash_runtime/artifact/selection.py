@@ -22,6 +22,7 @@ class Route:
     path: str
     module: str
     function: str
+    timeout: float = 330.0
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"

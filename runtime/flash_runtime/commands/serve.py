@@ -1,6 +1,6 @@
 """`flash-runtime serve`: from the environment to a running supervisor, in the order in which things happen.
 
-Health answers first; then come the framework, the artifact and its manifest, and what is to be preloaded.
+Health answers first. Then come the framework, the artifact and its manifest, and what FLASH_PRELOAD names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flash_runtime.logs import setup as logs
 from flash_runtime.logs.prints import capture_prints
 from flash_runtime.monitoring.health_process import HealthKeeper
 from flash_runtime.monitoring.scoreboard import Scoreboard
-from flash_runtime.monitoring.timeline import Startup
+from flash_runtime.monitoring.timeline import Timeline
 from flash_runtime.system import devices
 from flash_runtime.system.processes import STOP_SIGNALS
 from flash_runtime.system.sockets import listen
@@ -39,13 +39,12 @@ class _Stopped(BaseException):
 
 
 def serve(environ: Mapping[str, str], began: float) -> int:
-    """Serve until told to stop; returns the exit code, or ends in the supervisor's `SystemExit`.
+    """Serve until SIGTERM or SIGINT; returns the exit code, or ends in the arbiter's `SystemExit`.
 
-    `began` is when the program was entered (`time.monotonic()`). All that goes wrong is logged, also bad
-    settings.
+    `began` is when the program was entered (`time.monotonic()`). Every fault is logged, bad settings too.
     """
-    startup = Startup(began)
-    startup.end("library")
+    timeline = Timeline(began)
+    timeline.end("library")
     try:
         settings = Settings.from_environ(environ)
     except Fault as fault:
@@ -53,9 +52,9 @@ def serve(environ: Mapping[str, str], began: float) -> int:
         log.critical("%s", fault)
         return fault.exit_code
     logs.configure(settings.log_level, settings.log_format)
-    startup.end("settings")
+    timeline.end("settings")
     _handle_stop(_on_stop)
-    keeper: HealthKeeper | None = None
+    health: HealthKeeper | None = None
     try:
         slots = devices.slots(
             devices.discover(settings.cuda_visible_devices, settings.nvidia_visible_devices), settings.workers
@@ -64,10 +63,10 @@ def serve(environ: Mapping[str, str], began: float) -> int:
         separate = settings.port_health != settings.port
         health_listeners = [listen("PORT_HEALTH", settings.host, settings.port_health)] if separate else []
         board = Scoreboard(len(slots), settings.stall_timeout)
-        keeper = HealthKeeper(settings, board, listeners, health_listeners)
-        keeper.start()
-        startup.end("health")
-        _supervise(settings, slots, listeners, health_listeners, board, keeper, startup)
+        health = HealthKeeper(settings, board, listeners, health_listeners)
+        health.start()
+        timeline.end("health")
+        _supervise(settings, slots, listeners, health_listeners, board, health, timeline)
     except Fault as fault:
         log.critical("%s", fault)
         return fault.exit_code
@@ -75,8 +74,8 @@ def serve(environ: Mapping[str, str], began: float) -> int:
         log.info(_STOPPED_EARLY)
         return EXIT_OK
     finally:
-        if keeper is not None:
-            keeper.stop()
+        if health is not None:
+            health.kill()
 
 
 def _supervise(
@@ -85,8 +84,8 @@ def _supervise(
     listeners: list[socket.socket],
     health_listeners: list[socket.socket],
     board: Scoreboard,
-    keeper: HealthKeeper,
-    startup: Startup,
+    health: HealthKeeper,
+    timeline: Timeline,
 ) -> NoReturn:
     settings.warn(log)
     for secret in SECRETS:
@@ -95,26 +94,26 @@ def _supervise(
     # Imported here, since each costs more than all that went before: health answers meanwhile.
     with _stop_held_back():
         from flash_runtime.artifact.package import open_package
-        from flash_runtime.supervisor.supervisor import Supervisor
+        from flash_runtime.supervisor.arbiter import FlashArbiter
         from flash_runtime.worker.worker import Launch
 
         import_framework()
-    startup.end("framework")
+    timeline.end("framework")
     package = open_package(settings)
-    startup.end("unpack")
+    timeline.end("unpack")
     if settings.preload:
-        _preload(settings, package.app_dir, keeper)
-    startup.end("preload")
+        _preload(settings, package.app_dir, health)
+    timeline.end("preload")
     gc.freeze()  # so that a collection in a worker does not touch, and so copy, the pages that are shared
     gc.enable()
-    launch = Launch(settings, package, board, tuple(health_listeners), startup)
+    launch = Launch(settings, package, board, tuple(health_listeners), timeline)
     try:
-        Supervisor(launch, slots, listeners, keeper.start, keeper.pid).run()
+        FlashArbiter(launch, slots, listeners, health).run()
     except SystemExit as end:
         if not settings.preload:
             raise
-        _end(keeper, end.code if isinstance(end.code, int) else EXIT_SOFTWARE)
-    raise AssertionError("the supervisor ends in SystemExit")
+        _end(health, end.code if isinstance(end.code, int) else EXIT_SOFTWARE)
+    raise AssertionError("the arbiter ends in SystemExit")
 
 
 _FRAMEWORK = (
@@ -130,7 +129,7 @@ def import_framework() -> None:
         importlib.import_module(name)
 
 
-def _preload(settings: Settings, app_dir: Path, keeper: HealthKeeper) -> None:
+def _preload(settings: Settings, app_dir: Path, health: HealthKeeper) -> None:
     """Import what FLASH_PRELOAD names. A fault, a stop and the boot timeout end the process.
 
     None of them as an exception in the midst of an import, which user code could catch.
@@ -146,11 +145,11 @@ def _preload(settings: Settings, app_dir: Path, keeper: HealthKeeper) -> None:
             os.kill(os.getpid(), number)
             return
         log.info(_STOPPED_EARLY)
-        _end(keeper, EXIT_OK)
+        _end(health, EXIT_OK)
 
     def on_late(number: int, frame: FrameType | None) -> None:
         log.critical("%s", late_fault(settings.preload, settings.boot_timeout, frame))
-        _end(keeper, EXIT_SOFTWARE)
+        _end(health, EXIT_SOFTWARE)
 
     _handle_stop(on_stop)
     signal.signal(signal.SIGALRM, on_late)
@@ -161,7 +160,7 @@ def _preload(settings: Settings, app_dir: Path, keeper: HealthKeeper) -> None:
             preload(settings.preload, app_dir, settings.sdk)
         except Fault as fault:
             log.critical("%s", fault)
-            _end(keeper, fault.exit_code)
+            _end(health, fault.exit_code)
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     _handle_stop(_on_stop)
@@ -170,9 +169,9 @@ def _preload(settings: Settings, app_dir: Path, keeper: HealthKeeper) -> None:
     gc.collect()
 
 
-def _end(keeper: HealthKeeper, code: int) -> NoReturn:
+def _end(health: HealthKeeper, code: int) -> NoReturn:
     """End the process at once: no thread that a preloaded module has left behind is waited for."""
-    keeper.stop()
+    health.kill()
     logging.shutdown()
     os._exit(code)
 
@@ -180,16 +179,16 @@ def _end(keeper: HealthKeeper, code: int) -> NoReturn:
 @contextmanager
 def _stop_held_back() -> Iterator[None]:
     """Obey a stop only at the block's end: an exception in the midst of an import can end in a crash."""
-    asked = False
+    requested = False
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
+        nonlocal requested
+        requested = True
 
     _handle_stop(note)
     yield
     _handle_stop(_on_stop)
-    if asked:
+    if requested:
         raise _Stopped
 
 

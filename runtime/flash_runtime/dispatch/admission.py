@@ -49,6 +49,12 @@ def limits(kind: Kind, max_concurrency: int | None, max_queue: int | None, *, on
     return Limits(concurrency, queue if max_queue is None else max_queue)
 
 
+def smallest_concurrency(kinds: frozenset[Kind], max_concurrency: int | None, *, on_gpu: bool) -> int:
+    """How many requests of the kind with the least room run at once."""
+    own = kinds - {Kind.NONE} or {Kind.NONE}
+    return min(limits(kind, max_concurrency, None, on_gpu=on_gpu).concurrency for kind in own)
+
+
 class Lane:
     """Requests that share room. Each is known by its `start`, which is called when it may run."""
 
@@ -116,9 +122,8 @@ class Admission:
             self._lanes[Kind.ASYNC] = self._lanes[Kind.SYNC]
         self._distinct = tuple({id(lane): lane for lane in self._lanes.values()}.values())
         own = [self._lanes[kind] for kind in kinds if kind is not Kind.NONE]
-        narrowest = min(own, key=lambda lane: lane.limits.concurrency, default=self._lanes[Kind.NONE])
-        self.narrowest = narrowest
-        """The lane in which a request may have to wait for another first."""
+        self.narrowest = min(own, key=lambda lane: lane.limits.concurrency, default=self._lanes[Kind.NONE])
+        """The lane that is full first."""
 
     def lane(self, kind: Kind) -> Lane:
         """The lane for that kind of handler."""

@@ -1,69 +1,76 @@
-"""Answering: what the bridge asks of whoever answers requests without FastAPI, and what it gets."""
+"""What answers requests without FastAPI, and what a request is for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from starlette.types import ASGIApp, Send
 
+from flash_runtime.dispatch.admission import Kind
+from flash_runtime.dispatch.request import DispatchedRequest
+
 
 class Reply(NamedTuple):
-    """A whole response. Its parts follow each other, and large ones are not copied to be written."""
+    """A whole response. Its parts are written one after the other; large ones are not copied."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     parts: Sequence[bytes | memoryview]
 
 
-Outcome = bytes | Reply | ASGIApp | None
-"""Of a request: the JSON of a 200; a whole response; an application that answers, on the application loop;
-`None` where the whole application must."""
+WholeResponse = bytes | Reply
+"""A response in one piece: the JSON of a 200, or a reply."""
+ResponderResult = WholeResponse | ASGIApp | None
+"""What a responder makes of a request: a whole response; an ASGI application that responds, on the
+application loop; or `None` if FastAPI has to respond."""
 
 
-class Asked(Protocol):
-    """A request, whole."""
-
-    request_id: str
-    path_values: dict[str, Any]
-
-    @property
-    def query_string(self) -> bytes:
-        """What comes after the path, still encoded."""
-
-    @property
-    def body(self) -> bytes | bytearray:
-        """The whole body."""
-
-    @property
-    def content_type(self) -> bytes:
-        """What the body says that it is, or nothing."""
-
-
-class Answering(Protocol):
-    """Answers requests: on the application loop by `answer`, or, where it is `in_thread`, by `call`."""
+class Responder(Protocol):
+    """Responds to requests: `respond_in_thread` if it is `in_thread`, else `respond`."""
 
     in_thread: bool
 
-    async def answer(self, asked: Asked) -> Outcome:
-        """On the application loop."""
+    async def respond(self, request: DispatchedRequest) -> ResponderResult:
+        """Respond on the application loop."""
 
-    def call(self, asked: Asked) -> Outcome:
-        """In a thread; the application loop goes on."""
+    def respond_in_thread(self, request: DispatchedRequest) -> ResponderResult:
+        """Respond in a handler thread, while the application loop goes on."""
 
 
-class InThread:
-    """The half of those that answer in a thread alone."""
+class ThreadResponder:
+    """Base of the responders that run in handler threads only."""
 
     in_thread = True
 
-    async def answer(self, asked: Asked) -> Outcome:
-        """Not asked for: it is `in_thread`."""
+    async def respond(self, request: DispatchedRequest) -> ResponderResult:
+        """Never called: it is `in_thread`."""
         raise NotImplementedError
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request is for."""
+
+    name: str
+    """For people: `METHOD /path (module.function)`."""
+    method: str
+    path: str
+    """The route's path, with its parameters' names in braces."""
+    kind: Kind
+    timeout: float
+    """Seconds from the request's arrival to the end of its response."""
+    responder: Responder | None = None
+    """What responds without FastAPI: a compiled route, or the runtime's own."""
+    why_not_compiled: str | None = None
+    """Why FastAPI responds, in words; `None` if it does not."""
+    is_internal: bool = False
+    """Whether it is for calls between endpoints, which show another token than users do."""
+
+
 async def send_reply(reply: Reply, send: Send) -> None:
-    """Send the reply as ASGI has it."""
+    """Send the reply as ASGI messages."""
     length = sum(len(part) for part in reply.parts)
     headers = [*reply.headers, (b"content-length", b"%d" % length)]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})

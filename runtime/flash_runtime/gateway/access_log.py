@@ -1,6 +1,6 @@
 """The access log: a line for each request, built cheaply and written in batches.
 
-What ends in one turn of the I/O loop is written at its end: nothing is held back, nothing lost by a stop.
+The lines of one turn of the I/O loop are written at its end: none is held back, none is lost by a stop.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Literal
 
 import orjson
 
-from flash_runtime.gateway.request import Call
+from flash_runtime.gateway.request import GatewayRequest
 from flash_runtime.logs import setup as logs
 from flash_runtime.monitoring.scoreboard import Outcome
 
 NAME = "flash_runtime.access"
 _BATCH_BYTES = 4096
-"""So much may be written to a pipe at once without mixing with what other processes write (pipe(7))."""
+"""Bytes that a pipe takes at once without mixing them with other processes' lines (pipe(7))."""
 _GONE = 499
 """The status that stands for a client that left before its answer."""
 
@@ -39,11 +39,11 @@ class AccessLog:
         """One, unless the log level leaves its lines out."""
         return cls(style, slot) if logging.getLogger(NAME).isEnabledFor(logging.INFO) else None
 
-    def add(self, call: Call, outcome: Outcome, seconds: float) -> None:
-        """Note that the call has ended so, `seconds` after it came."""
+    def add(self, request: GatewayRequest, outcome: Outcome, seconds: float) -> None:
+        """Note that the request has ended, `seconds` after it came."""
         if not self._lines:
             asyncio.get_running_loop().call_soon(self.flush)
-        self._lines.append(self._line(call, outcome, seconds))
+        self._lines.append(self._line(request, outcome, seconds))
 
     def flush(self) -> None:
         """Write what is still to be written."""
@@ -59,19 +59,19 @@ class AccessLog:
         if batch:
             self._write(b"".join(batch))
 
-    def _json(self, call: Call, outcome: Outcome, seconds: float) -> bytes:
-        method, status = call.head.method, call.status or _GONE
+    def _json(self, request: GatewayRequest, outcome: Outcome, seconds: float) -> bytes:
+        method, status = request.head.method, request.status or _GONE
         # Still percent-encoded: no client writes a log line of its own.
-        path = call.head.raw_path.decode("latin-1")
+        path = request.head.raw_path.decode("latin-1")
         line = {
             "time": self._now(),
             "level": "INFO",
             "logger": NAME,
             "message": f"{method} {path} {status}",
             "slot": self._slot,
-            "request_id": call.request_id,
+            "request_id": request.request_id,
             "method": method,
-            "route": call.target.path if call.target is not None else None,
+            "route": request.target.path or None if request.target is not None else None,
             "status": status,
             "ms": round(seconds * 1000, 2),
         }
@@ -79,11 +79,11 @@ class AccessLog:
             line["outcome"] = outcome.name.lower()
         return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
-    def _text(self, call: Call, outcome: Outcome, seconds: float) -> bytes:
-        method, status = call.head.method, call.status or _GONE
-        path = call.head.raw_path.decode("latin-1")
-        route = call.target.path if call.target is not None else None
-        line = f"{self._now()[11:23]} INFO    [{self._slot}] ({call.request_id}) {method} {path} {status}"
+    def _text(self, request: GatewayRequest, outcome: Outcome, seconds: float) -> bytes:
+        method, status = request.head.method, request.status or _GONE
+        path = request.head.raw_path.decode("latin-1")
+        route = request.target.path or None if request.target is not None else None
+        line = f"{self._now()[11:23]} INFO    [{self._slot}] ({request.request_id}) {method} {path} {status}"
         line += f" method={method} route={route} status={status} ms={seconds * 1000:.2f}"
         if outcome is not Outcome.ANSWERED:
             line += f" outcome={outcome.name.lower()}"

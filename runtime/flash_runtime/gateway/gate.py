@@ -10,6 +10,7 @@ import hmac
 import logging
 import math
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,18 +18,16 @@ from typing import Protocol
 
 from starlette.types import Message
 
-from flash_runtime.dispatch.admission import Admission
-from flash_runtime.dispatch.bridge import Bridge, Exchange
+from flash_runtime.dispatch.admission import Admission, Lane
+from flash_runtime.dispatch.bridge import Bridge
 from flash_runtime.dispatch.responder import Reply
-from flash_runtime.gateway.access_log import AccessLog
-from flash_runtime.gateway.request import Call, Refusal, request_id_for
+from flash_runtime.gateway.request import GatewayRequest, Refusal, request_id_for
 from flash_runtime.gateway.routing import RouteTable
 from flash_runtime.http.connection import Connection
 from flash_runtime.http.head import Head
 from flash_runtime.http.writer import JSON, start_of_json
-from flash_runtime.monitoring import verdict as health
 from flash_runtime.monitoring.scoreboard import Outcome
-from flash_runtime.monitoring.verdict import Verdict
+from flash_runtime.monitoring.verdict import Verdict, body_of
 
 log = logging.getLogger("flash_runtime.gate")
 
@@ -38,7 +37,7 @@ TIMEOUT_HEADER = b"x-flash-timeout"
 _BODY_SECONDS = 30.0
 """How long a client may pause within a body."""
 _BODIES = 16
-"""So many bodies of the largest size may be in memory at once; the next byte is shed."""
+"""Bodies of the largest size that may be in memory at once; a request past that is shed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +48,29 @@ class GateSettings:
     max_body_bytes: int
     api_key: str | None = field(repr=False)
     execute_token: str | None = field(repr=False)
+    keep_alive: bool
+    """Whether connections are kept after a response."""
 
 
 class Observer(Protocol):
-    """Who is told of the gate's requests; `in_flight` is how many are not answered yet."""
+    """Hears of the gate's requests; `in_flight` is how many are not answered yet."""
 
     def on_request(self, in_flight: int) -> None:
-        """One came."""
-
-    def on_admission(self, connection: Connection) -> None:
-        """The connection's request runs or waits."""
+        """A request came."""
 
     def on_request_end(
-        self, connection: Connection, outcome: Outcome, seconds: float, in_flight: int
+        self, request: GatewayRequest, outcome: Outcome, seconds: float, in_flight: int
     ) -> None:
         """It has ended, `seconds` after it came."""
 
+    def flush(self) -> None:
+        """Write what is still to be written."""
+
 
 class Gate:
-    """Takes the requests of connections to the `bridge`, and what comes back to the connections.
+    """Takes requests from connections to the bridge, and what comes back to the connections.
 
-    `keep_alive` says whether connections are kept after an answer. `clock` is `time.monotonic`. All of it
-    happens on the I/O loop; `on_tick` must be called there a few times a second.
+    All of it happens on the I/O loop. `on_tick` must be called there a few times a second.
     """
 
     def __init__(
@@ -79,287 +79,277 @@ class Gate:
         routes: RouteTable,
         admission: Admission,
         bridge: Bridge,
-        verdict: Callable[[], Verdict],
         observer: Observer,
-        access: AccessLog | None,
-        clock: Callable[[], float],
-        *,
-        keep_alive: bool,
+        verdict: Callable[[], Verdict],
     ) -> None:
         self._settings = settings
         self._routes = routes
         self._admission = admission
         self._bridge = bridge
-        self._verdict = verdict
         self._observer = observer
-        self._access = access
-        self._clock = clock
+        self._verdict = verdict
         # Its own, made in its process: user code may seed the module's, and a fork would copy it.
         self._chance = random.Random()  # noqa: S311  ids need to be unique, not secret
-        self._calls: dict[Call, None] = {}
+        self._requests: dict[GatewayRequest, None] = {}
         self._body_bytes = 0
         self._why_cut = ""
         self._start_of_json: tuple[object, bytes] = (None, b"")
-        self.keep_alive = keep_alive
+        self._keep_alive = settings.keep_alive
+
+    def stop_keeping_connections(self) -> None:
+        """Close each connection with its next response, from now on."""
+        self._keep_alive = False
 
     def cut_all(self, why: str) -> int:
-        """Give up what is not answered yet: 503 and `why` where no response has begun. Returns how many."""
+        """Give up what is not answered yet: 503 and `why` if no response has begun. Returns how many."""
         self._why_cut = why
-        calls = tuple(self._calls)
-        for call in calls:
-            self._interrupt(call, Outcome.CUT)
-        return len(calls)
+        requests = tuple(self._requests)
+        for request in requests:
+            self._interrupt(request, Outcome.CUT)
+        return len(requests)
 
     def on_tick(self, now: float) -> None:
-        """End what takes too long: to be answered, or to send its body."""
-        for call in tuple(self._calls):
-            assert call.target is not None, "it has one once it is among the calls"
-            if call.outcome is not None:
+        """End the requests that take too long: to be answered, or to send their bodies."""
+        for request in tuple(self._requests):
+            if request.outcome is not None:
                 continue  # ended by one before it
-            if not call.whole and now - min(call.heard + _BODY_SECONDS, call.started + call.timeout) > 0:
-                self._refuse(call, Refusal(408, "The body was not sent in time.", close=True))
-            elif now - call.started > call.timeout:
-                self._interrupt(call, Outcome.TIMED_OUT)
+            body_due = min(request.body_since + _BODY_SECONDS, request.started + request.timeout)
+            if not request.whole and now > body_due:
+                self._refuse(request, Refusal(408, "The body was not sent in time.", close=True))
+            elif now - request.started > request.timeout:
+                self._interrupt(request, Outcome.TIMED_OUT)
 
     def flush(self) -> None:
         """Write the access lines that are still to be written."""
-        if self._access is not None:
-            self._access.flush()
+        self._observer.flush()
 
     # What connections say.
 
-    def open(self, connection: Connection, head: Head) -> Call:
-        """The call that the head begins."""
-        return Call(self, connection, head, request_id_for(head, self._chance))
+    def open(self, connection: Connection, head: Head) -> GatewayRequest:
+        """The request that the head begins."""
+        return GatewayRequest(self, connection, head, request_id_for(head, self._chance))
 
-    def advance(self, call: Call) -> None:
-        """Let the call in, or take what came of its body."""
-        if call.exchange is not None or call.outcome is not None:
+    def advance(self, request: GatewayRequest) -> None:
+        """Let the request in, or take what came of its body."""
+        if request.start is not None or request.outcome is not None:
             return
         try:
-            if call.target is None:
-                if call.head.path == self._settings.health_path:
-                    self._answer_health(call)
+            if request.target is None:
+                if request.head.path == self._settings.health_path:
+                    self._answer_health(request)
                     return
-                self._let_in(call)
-            self._take_body(call)
-            if call.whole:
-                self._find_room(call)
-            elif call.connection.refusal is not None:
-                status, detail = call.connection.refusal
+                self._let_in(request)
+            self._take_body(request)
+            if request.whole:
+                self._find_room(request)
+            elif request.connection.refusal is not None:
+                status, detail = request.connection.refusal
                 raise Refusal(status, detail, close=True)
         except Refusal as refusal:
-            self._refuse(call, refusal)
+            self._refuse(request, refusal)
 
-    def on_lost(self, call: Call) -> None:
+    def on_lost(self, request: GatewayRequest) -> None:
         """The client has left."""
-        self._interrupt(call, Outcome.GONE_RUNNING if call.submitted else Outcome.GONE_WAITING)
+        self._interrupt(request, Outcome.GONE_RUNNING if request.submitted else Outcome.GONE_WAITING)
 
-    def on_flushed(self, call: Call) -> None:
-        """The client has taken what was written: an answer ends with that, a stream may go on."""
-        if call.outcome is not None:
+    def on_flushed(self, request: GatewayRequest) -> None:
+        """The client has taken what was written: a response ends with that, a stream may go on."""
+        if request.outcome is not None:
             return
-        if call.response_complete:
-            self._end(call, _outcome(call))
-        elif call.exchange is not None and call.unacknowledged:
-            count, call.unacknowledged = call.unacknowledged, 0
-            self._bridge.acknowledge(call.exchange, count)
+        if request.response_complete:
+            self._end(request, _outcome(request))
+        elif request.exchange is not None:
+            count = request.release_to_application()
+            if count:
+                self._bridge.acknowledge(request.exchange, count)
 
     # Letting in.
 
-    def _let_in(self, call: Call) -> None:
-        head = call.head
-        call.started = call.heard = call.connection.quiet_since  # its time does not run before its turn
-        call.target, call.path_values = self._routes.find(head.method, head.path)
-        self._calls[call] = None
-        self._observer.on_request(len(self._calls))
-        call.timeout = call.target.timeout
-        if call.target.is_internal:
+    def _let_in(self, request: GatewayRequest) -> None:
+        head = request.head
+        target, path_values = self._routes.find(head.method, head.path)
+        request.begin(target, path_values)
+        self._requests[request] = None
+        self._observer.on_request(len(self._requests))
+        if target.is_internal:
             self._authorise_internal(head)
-            call.timeout = min(call.timeout, _seconds_left(head))
+            request.shorten_timeout(_seconds_left(head))
         elif self._settings.api_key is not None:
             _authorise(head, self._settings.api_key, "the API key as `Authorization: Bearer KEY`")
-        if self._admission.lane(call.target.kind).is_full():
+        if self._admission.lane(target.kind).is_full():
             raise _shed()
         declared = head.values.get(b"content-length")
         if declared is not None and declared.isdigit() and int(declared) > self._settings.max_body_bytes:
             raise self._too_large()
-        if not call.whole and not call.size and _expects_to_go_on(head):
-            call.connection.go_on()
+        if not request.whole and not request.size and _expects_to_go_on(head):
+            request.connection.go_on()
 
     def _authorise_internal(self, head: Head) -> None:
         token = self._settings.execute_token
         if token is None:
             detail = (
-                "This worker takes no calls by name: set FLASH_EXECUTE_TOKEN (or RUNPOD_API_KEY) to allow it."
+                "/execute is off. Set FLASH_EXECUTE_TOKEN (or RUNPOD_API_KEY) on this worker to allow it."
             )
             raise Refusal(403, detail, close=True)
         _authorise(head, token, "the execute token as `Authorization: Bearer TOKEN`")
 
-    def _take_body(self, call: Call) -> None:
-        if call.size == call.counted:
+    def _take_body(self, request: GatewayRequest) -> None:
+        grown = request.count_body()
+        if not grown:
             return
-        self._body_bytes += call.size - call.counted
-        call.counted = call.size
-        if call.size > self._settings.max_body_bytes:
+        self._body_bytes += grown
+        if request.size > self._settings.max_body_bytes:
             raise self._too_large()
         if self._body_bytes > _BODIES * self._settings.max_body_bytes:
             raise _shed()
 
-    def _find_room(self, call: Call) -> None:
-        assert call.target is not None, "it was let in"
-        call.exchange = Exchange(call, call.target.answering)
-        call.start = partial(self._submit, call)
-        if not self._admission.lane(call.target.kind).enter(call.start):
+    def _find_room(self, request: GatewayRequest) -> None:
+        start = partial(self._submit, request)
+        request.enter_lane(start)
+        if not self._lane(request).enter(start):
             raise _shed()
-        self._observer.on_admission(call.connection)
+        request.connection.on_request_seen()
 
-    def _submit(self, call: Call) -> None:
-        assert call.exchange is not None, "it has a place"
-        call.submitted = True
-        self._bridge.submit(call.exchange)
+    def _submit(self, request: GatewayRequest) -> None:
+        self._bridge.submit(request.dispatch())
+
+    def _lane(self, request: GatewayRequest) -> Lane:
+        assert request.target is not None, "it was let in"
+        return self._admission.lane(request.target.kind)
 
     # What the bridge says.
 
-    def on_end(self, exchange: Exchange) -> None:
+    def on_end(self, request: GatewayRequest) -> None:
         """The application is done with it: its place is free."""
-        self._admission.lane(exchange.asked.target.kind).leave()
+        self._lane(request).leave()
 
-    def on_json(self, exchange: Exchange, body: bytes) -> None:
-        """The answer of a compiled route."""
-        call: Call = exchange.asked
-        if call.outcome is not None:
+    def on_json(self, request: GatewayRequest, body: bytes) -> None:
+        """The response of a compiled route."""
+        if request.outcome is not None:
             return
-        if not self.keep_alive:
-            call.keep_alive = False
-        headers = call.connection.state.default_headers
+        if not self._keep_alive:
+            request.close_after_response()
+        headers = request.connection.state.default_headers
         if self._start_of_json[0] is not headers:  # uvicorn makes them anew when the date has changed
             self._start_of_json = headers, start_of_json(headers)
-        call.write_json(self._start_of_json[1], body)
-        self._complete(call)
+        request.write_json(self._start_of_json[1], body)
+        self._complete(request)
 
-    def on_reply(self, exchange: Exchange, reply: Reply) -> None:
-        """A whole answer."""
-        call: Call = exchange.asked
-        if call.outcome is not None:
+    def on_reply(self, request: GatewayRequest, reply: Reply) -> None:
+        """A whole response."""
+        if request.outcome is not None:
             return
-        if not self.keep_alive:
-            call.keep_alive = False
-        call.write_reply(reply)
-        self._complete(call)
+        if not self._keep_alive:
+            request.close_after_response()
+        request.write_reply(reply)
+        self._complete(request)
 
-    def on_message(self, exchange: Exchange, message: Message) -> None:
+    def on_message(self, request: GatewayRequest, message: Message) -> None:
         """A message of the application's response."""
-        call: Call = exchange.asked
-        if call.outcome is not None:
+        if request.outcome is not None:
             return
-        if not self.keep_alive and not call.status:
-            call.keep_alive = False
+        if not self._keep_alive and not request.status:
+            request.close_after_response()
         try:
-            call.write_message(message)
+            request.write_message(message)
         except Exception as error:  # noqa: BLE001  its parts may be of any type
-            log.error("%s: the handler's response cannot be sent: %s", call.name, error)
-            self._bridge.cancel(exchange)
-            self._fail(call)
+            name = request.target.name if request.target is not None else request.head.path
+            log.error("%s: the handler's response cannot be sent: %s", name, error)
+            assert request.exchange is not None, "its response comes over it"
+            self._bridge.cancel(request.exchange)
+            self._fail(request)
             return
         if message["type"] != "http.response.body":
             return
         if not message.get("more_body"):
-            self._complete(call)
+            self._complete(request)
             return
-        call.unacknowledged += len(message.get("body", b""))
-        if call.connection.is_flushed:
-            self.on_flushed(call)
+        request.hold_for_client(len(message.get("body", b"")))
+        if request.connection.is_flushed:
+            self.on_flushed(request)
         else:
-            call.connection.watch_flush(call)
+            request.connection.watch_flush(request)
 
-    def on_failure(self, exchange: Exchange) -> None:
+    def on_failure(self, request: GatewayRequest) -> None:
         """The application is done, and has not finished its response."""
-        call: Call = exchange.asked
-        if call.outcome is None:
-            self._fail(call)
+        if request.outcome is None:
+            self._fail(request)
 
     # Endings.
 
-    def _complete(self, call: Call) -> None:
-        """All of the answer is written; the call ends when its client has taken it."""
-        call.response_complete = True
-        if call.connection.is_flushed:
-            self._end(call, _outcome(call))
+    def _complete(self, request: GatewayRequest) -> None:
+        """The whole response is written; the request ends when its client has taken it."""
+        request.complete_response()
+        if request.connection.is_flushed:
+            self._end(request, _outcome(request))
         else:
-            call.connection.watch_flush(call)
-        call.connection.on_response_complete(call)
+            request.connection.watch_flush(request)
+        request.connection.on_response_complete(request)
 
-    def _refuse(self, call: Call, refusal: Refusal) -> None:
-        if not self.keep_alive:
-            call.keep_alive = False
-        call.write_refusal(refusal)
-        self._finish(call, refusal.outcome)
+    def _refuse(self, request: GatewayRequest, refusal: Refusal) -> None:
+        if not self._keep_alive:
+            request.close_after_response()
+        request.write_refusal(refusal)
+        self._finish(request, refusal.outcome)
 
-    def _fail(self, call: Call) -> None:
+    def _fail(self, request: GatewayRequest) -> None:
         """Nothing more comes of the application."""
-        if not call.status:
-            self._refuse(call, Refusal(500, "Internal Server Error", outcome=Outcome.FAILED))
+        if not request.status:
+            self._refuse(request, Refusal(500, "Internal Server Error", outcome=Outcome.FAILED))
         else:
-            call.connection.break_off(flush=True)
-            self._end(call, Outcome.FAILED)
+            request.connection.break_off(flush=True)
+            self._end(request, Outcome.FAILED)
 
-    def _interrupt(self, call: Call, why: Outcome) -> None:
-        """End the call without its answer; only the first reason counts."""
-        if call.outcome is not None:
+    def _interrupt(self, request: GatewayRequest, why: Outcome) -> None:
+        """End the request without its response; only the first reason counts."""
+        if request.outcome is not None:
             return
-        if call.submitted:
-            assert call.exchange is not None, "it was submitted"
-            self._bridge.cancel(call.exchange)
-        elif call.start is not None:
-            assert call.target is not None, "it waits in its lane"
-            self._admission.lane(call.target.kind).forget(call.start)
-        if call.status or not call.whole:
+        if request.exchange is not None:
+            self._bridge.cancel(request.exchange)
+        elif request.start is not None:
+            self._lane(request).forget(request.start)
+        if request.status or not request.whole:
             # A response that began, or a body that is still to come, has the connection for itself.
-            call.connection.break_off(flush=False)
-            self._end(call, why)
+            request.connection.break_off(flush=False)
+            self._end(request, why)
         elif why is Outcome.TIMED_OUT:
-            assert call.target is not None, "it has a time"
-            detail = f"The request was not answered within {call.timeout:g} seconds."
-            self._refuse(call, Refusal(504, detail, outcome=why))
+            detail = f"The request was not answered within {request.timeout:g} seconds."
+            self._refuse(request, Refusal(504, detail, outcome=why))
         elif why is Outcome.CUT:
-            self._refuse(call, Refusal(503, self._why_cut, RETRY_AFTER, outcome=why, close=True))
+            self._refuse(request, Refusal(503, self._why_cut, RETRY_AFTER, outcome=why, close=True))
         else:
-            self._end(call, why)
+            self._end(request, why)
 
-    def _finish(self, call: Call, outcome: Outcome) -> None:
-        """An answer of the gate's own is written."""
-        call.response_complete = True
-        self._end(call, outcome)
-        call.connection.on_response_complete(call)
+    def _finish(self, request: GatewayRequest, outcome: Outcome) -> None:
+        """A response of the gate's own is written."""
+        request.complete_response()
+        self._end(request, outcome)
+        request.connection.on_response_complete(request)
 
-    def _end(self, call: Call, outcome: Outcome) -> None:
-        call.outcome = outcome
-        call.exchange = call.start = None  # they hold the call: a cycle would keep its body for long
-        if call not in self._calls:
+    def _end(self, request: GatewayRequest, outcome: Outcome) -> None:
+        request.end(outcome)
+        if request not in self._requests:
             return  # it was never let in
-        del self._calls[call]
-        self._body_bytes -= call.counted
-        call.forget_body()
-        seconds = self._clock() - call.started
-        self._observer.on_request_end(call.connection, outcome, seconds, len(self._calls))
-        if self._access is not None:
-            self._access.add(call, outcome, seconds)
+        del self._requests[request]
+        self._body_bytes -= request.counted
+        seconds = time.monotonic() - request.started
+        self._observer.on_request_end(request, outcome, seconds, len(self._requests))
+        request.connection.on_request_seen()
 
-    def _answer_health(self, call: Call) -> None:
-        verdict, head = self._verdict(), call.head
-        if head.method not in ("GET", "HEAD"):
+    def _answer_health(self, request: GatewayRequest) -> None:
+        verdict = self._verdict()
+        if request.head.method not in ("GET", "HEAD"):
             verdict = Verdict(405, "method not allowed")
-        content = health.body(verdict)
+        content = body_of(verdict)
         headers = [(b"cache-control", b"no-store")]
         if content:
             headers.append(JSON)
         if verdict.status == 405:
             headers.append((b"allow", b"GET, HEAD"))
-        if not self.keep_alive:
-            call.keep_alive = False
-        call.write_whole(verdict.status, headers, content, with_id=False)
-        self._finish(call, Outcome.ANSWERED)
+        if not self._keep_alive:
+            request.close_after_response()
+        request.write_whole(verdict.status, headers, content, with_id=False)
+        self._finish(request, Outcome.ANSWERED)
 
     def _too_large(self) -> Refusal:
         limit = self._settings.max_body_bytes
@@ -386,9 +376,9 @@ def _seconds_left(head: Head) -> float:
     return seconds if seconds > 0 else math.inf
 
 
-def _outcome(call: Call) -> Outcome:
-    """How an answered call has ended."""
-    return Outcome.FAILED if call.status >= 500 else Outcome.ANSWERED
+def _outcome(request: GatewayRequest) -> Outcome:
+    """How a request that was answered has ended."""
+    return Outcome.FAILED if request.status >= 500 else Outcome.ANSWERED
 
 
 def _shed() -> Refusal:

@@ -1,4 +1,4 @@
-"""A call: one request on the I/O loop, from its head to the last byte of its answer."""
+"""One request on the I/O loop, from its head to the last byte of its response."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import random
 from typing import Protocol
 
 import orjson
-from starlette.types import Message, Scope
+from starlette.types import Message
 
 from flash_runtime.dispatch.admission import Start
-from flash_runtime.dispatch.bridge import Exchange
-from flash_runtime.dispatch.responder import Reply
-from flash_runtime.gateway.routing import Target, Values
+from flash_runtime.dispatch.exchange import Exchange
+from flash_runtime.dispatch.request import DispatchedRequest
+from flash_runtime.dispatch.responder import Reply, Target
+from flash_runtime.gateway.routing import Values
 from flash_runtime.http.connection import Connection
 from flash_runtime.http.head import Head
 from flash_runtime.http.writer import JSON, Headers, Writer, whole
@@ -45,31 +46,51 @@ class Refusal(Exception):
 
 
 class Decider(Protocol):
-    """Who decides what becomes of calls."""
+    """Decides what becomes of requests. `GatewayRequest` passes on to it what it hears from both sides."""
 
-    def advance(self, call: Call) -> None:
-        """It is the call's turn on its connection, and something may have come."""
+    def advance(self, request: GatewayRequest) -> None:
+        """It is the request's turn on its connection, and something may have come."""
 
-    def on_lost(self, call: Call) -> None:
-        """Its client has left."""
+    def on_lost(self, request: GatewayRequest) -> None:
+        """The client has left."""
 
-    def on_flushed(self, call: Call) -> None:
-        """Its client has taken what was written."""
+    def on_flushed(self, request: GatewayRequest) -> None:
+        """The client has taken what was written."""
+
+    def on_json(self, request: GatewayRequest, body: bytes) -> None:
+        """A compiled route responded with this JSON."""
+
+    def on_reply(self, request: GatewayRequest, reply: Reply) -> None:
+        """The response came, whole."""
+
+    def on_message(self, request: GatewayRequest, message: Message) -> None:
+        """A message of an ASGI response came."""
+
+    def on_failure(self, request: GatewayRequest) -> None:
+        """The application is done and has not finished its response."""
+
+    def on_end(self, request: GatewayRequest) -> None:
+        """The application is done: the request's place is free."""
 
 
-class Call:
-    """One request: what came of it, where it is, and what was answered."""
+class GatewayRequest:
+    """One request: what came of it, where it is, and what was answered.
+
+    It is the connection's `http.connection.Request` and the bridge's `dispatch.exchange.Receiver`. Its public
+    attributes are for reading: its own methods change them.
+    """
 
     __slots__ = (
         "_buffer",
         "_decider",
         "_parts",
+        "_unacknowledged",
         "_writer",
+        "body_since",
         "connection",
         "counted",
         "exchange",
         "head",
-        "heard",
         "keep_alive",
         "outcome",
         "path_values",
@@ -82,7 +103,6 @@ class Call:
         "submitted",
         "target",
         "timeout",
-        "unacknowledged",
         "whole",
     )
 
@@ -92,42 +112,107 @@ class Call:
         self.head = head
         self.keep_alive = head.keep_alive
         self.request_id = request_id
-        self.started = self.heard = connection.quiet_since
-        """When its turn came, and when something last came of it, on the clock of `time.monotonic()`."""
+        self.started = self.body_since = connection.quiet_since
+        """When its turn came, and when its body last grew, on the clock of `time.monotonic()`."""
         self.whole = False
+        """Whether its whole body has come."""
         self._parts: list[bytes] = []
         self._buffer: bytearray | None = None
         self.size = 0
         """Bytes of the body so far."""
         self.counted = 0
-        """As many of them as are counted among all bodies'."""
+        """Bytes already added to the gate's total."""
         self.target: Target | None = None
         """What it is for, once its turn has come."""
         self.timeout = 0.0
         """Seconds that it may take, from then on."""
         self.path_values: Values = {}
         self.exchange: Exchange | None = None
-        """Its way to the application, once it has a place or waits for one."""
+        """Its way to the application, once it was submitted."""
         self.start: Start | None = None
-        """By what its lane knows it."""
+        """Callback that identifies this request in its admission lane; `None` before it is in one."""
         self.submitted = False
-        """Whether the application has been asked."""
-        self.unacknowledged = 0
-        """Bytes of the answer that the application has not been told of yet that they have left."""
+        """Whether the application got it."""
+        self._unacknowledged = 0
+        """Bytes of the response that the client took, and that the application has not heard of."""
         self.status = 0
-        """Of the answer, once it has begun."""
+        """Status of the response, once it has begun."""
         self.response_complete = False
         self.outcome: Outcome | None = None
         """How it ended, once it has."""
         self._writer: Writer | None = None
 
+    # What the gate decides.
+
+    def begin(self, target: Target, path_values: Values) -> None:
+        """Its turn has come: its time runs from now on, not from when it arrived behind others."""
+        self.started = self.body_since = self.connection.quiet_since
+        self.target = target
+        self.path_values = path_values
+        self.timeout = target.timeout
+
+    def shorten_timeout(self, seconds: float) -> None:
+        """Give it at most so many seconds."""
+        self.timeout = min(self.timeout, seconds)
+
+    def close_after_response(self) -> None:
+        """Have the connection closed once the response is written."""
+        self.keep_alive = False
+
+    def count_body(self) -> int:
+        """Bytes of the body that came since the last call."""
+        grown, self.counted = self.size - self.counted, self.size
+        return grown
+
+    def enter_lane(self, start: Start) -> None:
+        """Note that it runs, or waits, in its lane, known there by `start`."""
+        self.start = start
+
+    def dispatch(self) -> Exchange:
+        """The exchange that takes it to the application."""
+        assert self.target is not None, "its turn has come"
+        connection, parts = self.connection, self._parts
+        body = self._buffer if self._buffer is not None else parts[0] if len(parts) == 1 else b"".join(parts)
+        request = DispatchedRequest(
+            self.target.name,
+            self.request_id,
+            self.started + self.timeout,
+            self.head,
+            self.path_values,
+            body,
+            connection.server,
+            connection.client,
+        )
+        self.submitted = True
+        self.exchange = Exchange(request, self.target.responder, self)
+        return self.exchange
+
+    def hold_for_client(self, count: int) -> None:
+        """Note that so many bytes of the response are on their way to the client."""
+        self._unacknowledged += count
+
+    def release_to_application(self) -> int:
+        """Bytes that the client has taken since the last call."""
+        count, self._unacknowledged = self._unacknowledged, 0
+        return count
+
+    def complete_response(self) -> None:
+        """Note that the whole response is written."""
+        self.response_complete = True
+
+    def end(self, outcome: Outcome) -> None:
+        """Note how it ended, and free what it holds: with its exchange, it would be a cycle of garbage."""
+        self.outcome = outcome
+        self.exchange = self.start = None
+        self._parts, self._buffer = [], None
+
     # What its connection says.
 
     def on_body(self, data: bytes) -> None:
-        """A part of the body came; nobody wants it where the answer is written already."""
+        """A part of the body came. It is dropped if the response is written already."""
         if self.response_complete:
             return
-        self.heard = self.connection.quiet_since
+        self.body_since = self.connection.quiet_since
         self.size += len(data)
         if self._buffer is not None:
             self._buffer += data
@@ -136,6 +221,10 @@ class Call:
         if self.size >= _LARGE:
             # In one piece from here on: there is never a second copy of it.
             self._parts, self._buffer = [], bytearray().join(self._parts)
+
+    def on_body_end(self) -> None:
+        """The whole body has come."""
+        self.whole = True
 
     def advance(self) -> None:
         """It is its turn, and something may have come."""
@@ -149,61 +238,29 @@ class Call:
         """The client has taken what was written."""
         self._decider.on_flushed(self)
 
-    # What the bridge reads.
+    # What the bridge says (`dispatch.exchange.Receiver`).
 
-    @property
-    def name(self) -> str:
-        """What it is for, for people."""
-        assert self.target is not None, "its turn has come"
-        return self.target.name
+    def on_json(self, body: bytes) -> None:
+        """A compiled route responded with this JSON."""
+        self._decider.on_json(self, body)
 
-    @property
-    def deadline(self) -> float:
-        """When its time is over."""
-        return self.started + self.timeout
+    def on_reply(self, reply: Reply) -> None:
+        """The response came, whole."""
+        self._decider.on_reply(self, reply)
 
-    @property
-    def body(self) -> bytes | bytearray:
-        """The whole body."""
-        if self._buffer is not None:
-            return self._buffer
-        parts = self._parts
-        if len(parts) == 1:
-            return parts[0]
-        joined = b"".join(parts)
-        self._parts = [joined]
-        return joined
+    def on_message(self, message: Message) -> None:
+        """A message of an ASGI response came."""
+        self._decider.on_message(self, message)
 
-    @property
-    def content_type(self) -> bytes:
-        """What the body says that it is, or nothing."""
-        return self.head.values.get(b"content-type", b"")
+    def on_failure(self) -> None:
+        """The application is done and has not finished its response."""
+        self._decider.on_failure(self)
 
-    @property
-    def query_string(self) -> bytes:
-        """What comes after the path, still encoded."""
-        return self.head.query_string
+    def on_end(self) -> None:
+        """The application is done: the request's place is free."""
+        self._decider.on_end(self)
 
-    def scope(self) -> Scope:
-        """The request as ASGI has it."""
-        head, connection = self.head, self.connection
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": head.http_version,
-            "server": connection.server,
-            "client": connection.client,
-            "scheme": "http",
-            "root_path": "",
-            "headers": head.headers,
-            "state": {"request_id": self.request_id},
-            "method": head.method,
-            "path": head.path,
-            "raw_path": head.raw_path,
-            "query_string": head.query_string,
-        }
-
-    # The answer.
+    # The response.
 
     def write_json(self, start: bytes, body: bytes) -> None:
         """Write a 200 that begins with `start` (of `writer.start_of_json`)."""
@@ -250,11 +307,10 @@ class Call:
         """Write the refusal, as JSON."""
         if refusal.close or not self.whole:
             self.keep_alive = False
-        told: dict[str, object] = {"detail": refusal.detail, "request_id": self.request_id}
+        content: dict[str, object] = {"detail": refusal.detail, "request_id": self.request_id}
         if self.target is not None and self.target.is_internal:
-            told |= {"success": False, "error": refusal.detail}  # what its callers read
-        content = orjson.dumps(told)
-        self.write_whole(refusal.status, [JSON, *refusal.headers], content, with_id=True)
+            content |= {"success": False, "error": refusal.detail}  # what callers of /execute read
+        self.write_whole(refusal.status, [JSON, *refusal.headers], orjson.dumps(content), with_id=True)
 
     def write_whole(self, status: int, headers: Headers, body: bytes, *, with_id: bool) -> None:
         """Write an answer of the runtime's own, with the request's id or without."""
@@ -264,10 +320,6 @@ class Call:
         method = self.head.method
         data = whole(status, own, common, body, method, close=not self.keep_alive)
         self.connection.transport.write(data)
-
-    def forget_body(self) -> None:
-        """Free its memory."""
-        self._parts, self._buffer = [], None
 
 
 def request_id_for(head: Head, chance: random.Random) -> str:

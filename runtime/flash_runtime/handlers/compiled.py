@@ -1,39 +1,33 @@
 """Compiled routes: from a request's bytes to the handler's arguments, and from its result to bytes.
 
-What FastAPI has read off a signature is used here without FastAPI's steps between: its own fields validate,
-so that what is accepted is the same. JSON is parsed to Python's types first, and these are validated, since
-pydantic resolves some unions in another way when it validates JSON itself (`bytes | str`, for one).
+FastAPI's own fields validate, without FastAPI's steps between: so what is accepted is the same. JSON is
+parsed to Python's types first, and these are validated: pydantic resolves some unions in another way when it
+validates JSON itself (`bytes | str`, for one).
 
 Only what goes well is done here. Input that is not plainly right is left to FastAPI, for its errors, before
-the handler is run; results that JSON's own types do not carry are encoded as FastAPI encodes them.
+the handler runs. Results that JSON's own types do not carry are encoded as FastAPI encodes them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import enum
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator
-from copy import deepcopy
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
-from uuid import UUID
+from typing import Any
 
 import orjson
-from fastapi import params
 from fastapi.encoders import jsonable_encoder
-from fastapi.exceptions import ResponseValidationError
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 from starlette.datastructures import QueryParams
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flash_runtime.dispatch.responder import Asked, Outcome
+from flash_runtime.dispatch.request import DispatchedRequest
+from flash_runtime.dispatch.responder import ResponderResult
 from flash_runtime.dispatch.threads import Threads
 from flash_runtime.handlers.failures import Failures, Guard
+from flash_runtime.handlers.fastapi_internals import fields_of
 from flash_runtime.handlers.results import to_json
 from flash_runtime.handlers.signature import Binding
 from flash_runtime.handlers.streaming import stream
@@ -43,13 +37,13 @@ _EXACT = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orj
 """orjson has ideas of its own about these: they go FastAPI's way."""
 _LATER = (Response, Generator, AsyncGenerator)
 """Results that answer for themselves, on the application loop."""
-_SCALARS = (str, int, float, bool, Decimal, UUID, date, datetime, time, timedelta, enum.Enum, type(None))
 
 
-class Compiled:
-    """A route that FastAPI is not needed for: `answer` for a coroutine function, `call` for a plain one."""
+class CompiledRoute:
+    """A route that does not need FastAPI: a responder for one handler, on the loop or in a thread."""
 
     def __init__(self, route: APIRoute, binding: Binding, failures: Failures, threads: Threads) -> None:
+        fields = fields_of(route)
         self.in_thread = binding.in_thread
         self._name = f"{next(iter(route.methods or ()), '')} {route.path}"
         self._handler: Callable[..., Any] = binding.handler
@@ -57,15 +51,15 @@ class Compiled:
         self._unpack = tuple(binding.fields.items())
         self._failures = failures
         self._threads = threads
-        self._path = [_Parameter(field) for field in route.dependant.path_params]
-        self._query = [_Parameter(field) for field in route.dependant.query_params]
-        self._body = _Parameter(route.dependant.body_params[0]) if route.dependant.body_params else None
-        self._result = route.response_field
+        self._path = fields.path
+        self._query = fields.query
+        self._body = fields.body
+        self._result = fields.result
 
-    async def answer(self, asked: Asked) -> Outcome:
+    async def respond(self, request: DispatchedRequest) -> ResponderResult:
         """Run the coroutine function that is the handler."""
         try:
-            values = self._read(asked)
+            values = self._read(request)
             if values is None:
                 return None
             result = await self._handler(*[values.pop(name) for name in self._positional], **values)
@@ -77,10 +71,10 @@ class Compiled:
         except BaseException as error:  # noqa: BLE001  user code may raise anything
             return self._raised(error)
 
-    def call(self, asked: Asked) -> Outcome:
+    def respond_in_thread(self, request: DispatchedRequest) -> ResponderResult:
         """Run the plain function that is the handler, in this thread."""
         try:
-            values = self._read(asked)
+            values = self._read(request)
             if values is None:
                 return None
             result = self._handler(*[values.pop(name) for name in self._positional], **values)
@@ -90,25 +84,27 @@ class Compiled:
         except BaseException as error:  # noqa: BLE001  user code may raise anything
             return self._raised(error)
 
-    def _read(self, asked: Asked) -> dict[str, Any] | None:
-        """The handler's arguments by name, or `None` where FastAPI is to look at the request."""
+    def _read(self, request: DispatchedRequest) -> dict[str, Any] | None:
+        """The handler's arguments by name, or `None` if FastAPI is to look at the request."""
         content, body = None, self._body
         if body is not None:
-            # First, as FastAPI does: what is no JSON reaches no validator.
-            if asked.content_type != _JSON and not _is_json(asked.content_type):
+            # First, as FastAPI does: what is not JSON reaches no validator.
+            content_type = request.content_type
+            if content_type != _JSON and not _is_json(content_type):
                 return None
             try:
-                content = from_json(asked.body)
-            except ValueError:  # also where there is none
+                content = from_json(request.body)
+            except ValueError:  # also if it is empty
                 return None
         values: dict[str, Any] = {}
-        for parameter in self._path:
-            if not parameter.take(asked.path_values.get(parameter.alias), values):
+        for field in self._path:
+            if not field.take(request.path_values.get(field.alias), values):
                 return None
         if self._query:
-            given = QueryParams(asked.query_string) if asked.query_string else {}
-            for parameter in self._query:
-                if not parameter.take(given.get(parameter.alias), values):
+            query_string = request.head.query_string
+            given = QueryParams(query_string) if query_string else {}
+            for field in self._query:
+                if not field.take(given.get(field.alias), values):
                     return None
         if body is None:
             return values
@@ -116,17 +112,14 @@ class Compiled:
             return None
         if self._unpack:
             gathered = values.pop(body.name)
-            for name, field in self._unpack:
-                values[name] = getattr(gathered, field)
+            for name, attribute in self._unpack:
+                values[name] = getattr(gathered, attribute)
         return values
 
     def _encode(self, result: Any) -> bytes:
         encode: Callable[[Any], Any] = jsonable_encoder
         if self._result is not None:
-            value, errors = self._result.validate(result, {}, loc=("response",))
-            if errors:
-                raise ResponseValidationError(errors=errors, body=result)
-            result, encode = self._result.serialize(value), _as_it_is
+            result, encode = self._result.serialized(result), _as_it_is
         try:
             return orjson.dumps(result, option=_EXACT)
         except TypeError:
@@ -161,61 +154,8 @@ class Compiled:
             return self._failures.answer(self._name, another)
 
 
-class _Parameter:
-    """One of the fields that FastAPI validates with."""
-
-    def __init__(self, field: Any) -> None:
-        self.name: str = field.name
-        self.alias: str = field.validation_alias or field.alias
-        self._validate: Callable[[Any], tuple[Any, list[Any]]] = field.validate
-        self._is_required: bool = field.field_info.is_required()
-        self._validate_default = bool(field.field_info.validate_default)
-        self._field = field
-
-    def take(self, value: Any, values: dict[str, Any]) -> bool:
-        """Put the valid value into `values`, or the default of one that is not given; false if it cannot."""
-        if value is None:
-            if self._is_required:
-                return False
-            value = deepcopy(self._field.get_default())
-            if not self._validate_default:
-                values[self.name] = value
-                return True
-        valid, errors = self._validate(value)
-        values[self.name] = valid
-        return not errors
-
-
 def _as_it_is(result: Any) -> Any:
     return result
-
-
-def why_not(route: APIRoute, binding: Binding) -> str | None:
-    """Why a route must go FastAPI's way, in words; `None` where it can be compiled."""
-    if binding.by_fastapi is not None:
-        return binding.by_fastapi
-    dependant = route.dependant
-    for field in (*dependant.path_params, *dependant.query_params):
-        annotation = field.field_info.annotation
-        if not _is_scalar(annotation) or field.config:
-            return f"`{field.name}` is of a type that FastAPI reads in its own way"
-        if not isinstance(field.field_info.validation_alias, str | None):
-            return f"`{field.name}` has several aliases"
-    if dependant.body_params:
-        field = dependant.body_params[0]
-        if route.body_field is not field or isinstance(field.field_info, params.Form):
-            return "its body is embedded, or a form"
-    return None
-
-
-def _is_scalar(annotation: Any) -> bool:
-    if get_origin(annotation) is Annotated:
-        return _is_scalar(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return all(_is_scalar(each) for each in get_args(annotation))
-    if get_origin(annotation) is Literal or annotation is Any:
-        return True
-    return isinstance(annotation, type) and issubclass(annotation, _SCALARS)
 
 
 def _is_json(content_type: bytes) -> bool:

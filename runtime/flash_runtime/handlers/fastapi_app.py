@@ -13,26 +13,16 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from flash_runtime.artifact.selection import Route
-from flash_runtime.dispatch.admission import Kind
-from flash_runtime.dispatch.responder import Answering
+from flash_runtime.dispatch.responder import Target
 from flash_runtime.dispatch.threads import Threads
 from flash_runtime.errors import ManifestFault, UserCodeFault
 from flash_runtime.handlers import signature as binding
-from flash_runtime.handlers.compiled import Compiled, why_not
+from flash_runtime.handlers.compiled import CompiledRoute
 from flash_runtime.handlers.failures import Failures, Guard, invalid_request
+from flash_runtime.handlers.fastapi_internals import why_fastapi_reads
 from flash_runtime.handlers.results import FiniteJSONResponse
 from flash_runtime.handlers.signature import Handler
 from flash_runtime.handlers.streaming import MEDIA_TYPES
-
-
-@dataclass(frozen=True, slots=True)
-class Mounted:
-    """A route of the application. Where it is not `compiled`, `why_not` says why, in words."""
-
-    route: Route
-    kind: Kind
-    compiled: Answering | None = None
-    why_not: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +30,7 @@ class Application:
     """The handlers behind their routes: an ASGI application, and how each of them is worked on."""
 
     asgi: FastAPI
-    routes: tuple[Mounted, ...]
+    targets: tuple[Target, ...]
     failures: Failures
 
     @property
@@ -97,7 +87,7 @@ def _refuse_untaken(pairs: list[tuple[Route, Handler]]) -> None:
         )
 
 
-def _mount(app: FastAPI, route: Route, handler: Handler, failures: Failures, threads: Threads) -> Mounted:
+def _mount(app: FastAPI, route: Route, handler: Handler, failures: Failures, threads: Threads) -> Target:
     bound = binding.bind(route, handler, threads)
     try:
         app.add_api_route(
@@ -120,9 +110,16 @@ def _mount(app: FastAPI, route: Route, handler: Handler, failures: Failures, thr
         ) from error
     mounted = app.routes[-1]
     assert isinstance(mounted, APIRoute), "it was added last"
-    reason = why_not(mounted, bound)
-    compiled = Compiled(mounted, bound, failures, threads) if reason is None else None
-    return Mounted(route, binding.kind(handler), compiled, reason)
+    reason = bound.by_fastapi or why_fastapi_reads(mounted)
+    return Target(
+        f"{route} ({route.module}.{route.function})",
+        route.method,
+        route.path,
+        binding.kind(handler),
+        route.timeout,
+        CompiledRoute(mounted, bound, failures, threads) if reason is None else None,
+        why_not_compiled=reason,
+    )
 
 
 def _documented(bound: binding.Binding) -> dict[int | str, dict[str, Any]] | None:

@@ -12,11 +12,11 @@ import asyncio
 import json
 import time
 from collections import deque
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol
 
 import httptools
-from uvicorn.server import ServerState
 
 from flash_runtime.http.head import Head, Headers
 from flash_runtime.http.writer import JSON, whole
@@ -35,17 +35,24 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Request(Protocol):
-    """A request as its connection sees it, from its head to the end of its answer."""
+    """A request as its connection sees it, from its head to the end of its response."""
 
-    whole: bool
-    """Whether all of its body has come; written by the connection."""
-    keep_alive: bool
-    """Whether the connection is kept after the answer."""
-    response_complete: bool
-    """Whether all of its answer has been written."""
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection is kept after the response."""
+
+    @property
+    def response_complete(self) -> bool:
+        """Whether the whole response has been written."""
 
     def on_body(self, data: bytes) -> None:
         """A part of its body came."""
+
+    def on_body_end(self) -> None:
+        """All of its body has come."""
+
+    def close_after_response(self) -> None:
+        """Do not keep the connection after the response."""
 
     def advance(self) -> None:
         """It is its turn, and something may have come: body, its end, or the connection's refusal."""
@@ -64,12 +71,27 @@ class Opener(Protocol):
         """The request with that head; its `advance` is called when its turn has come."""
 
 
-class Connection(asyncio.Protocol):
-    """One connection. After a refusal what still comes is passed over, and the connection soon closed."""
+class ServerState(Protocol):
+    """What the connections of one server share; `uvicorn.server.ServerState` is one."""
 
-    def __init__(self, opener: Opener, state: ServerState) -> None:
+    default_headers: list[tuple[bytes, bytes]]
+    """Headers of every response, such as the date."""
+    connections: set[Any]
+    """Those that are open."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection. After a refusal what still comes is passed over, and the connection soon closed.
+
+    `seen` is called when a request of the connection is admitted, and when it has ended.
+    """
+
+    def __init__(
+        self, opener: Opener, state: ServerState, seen: Callable[[Connection], None] | None = None
+    ) -> None:
         self._opener = opener
         self.state = state
+        self._seen = seen
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until `connection_made`
         self.server: tuple[str, int] | None = None
         self.client: tuple[str, int] | None = None
@@ -110,7 +132,7 @@ class Connection(asyncio.Protocol):
         self.server = _address(transport.get_extra_info("sockname"))
         self.client = _address(transport.get_extra_info("peername"))
         self.quiet_since = time.monotonic()
-        self.state.connections.add(self)  # type: ignore[arg-type]  # it knows uvicorn's protocols alone
+        self.state.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left, or was left."""
@@ -226,7 +248,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The request is whole."""
         if self._reading is not None and self.refusal is None and not self._upgrading:
-            self._reading.whole = True
+            self._reading.on_body_end()
             self._reading = None
 
     # What those say who answer.
@@ -248,13 +270,17 @@ class Connection(asyncio.Protocol):
         """Whether an answer can still be written."""
         return self._lingering_since is None and not self.transport.is_closing()
 
+    def on_request_seen(self) -> None:
+        """A request of the connection is counted, as one that runs or waits, or has ended."""
+        if self._seen is not None:
+            self._seen(self)
+
     def go_on(self) -> None:
         """Tell a client that waits for it that its body is welcome (RFC 9110, section 10.1.1)."""
         self.transport.write(_CONTINUE)
 
     def on_response_complete(self, request: Request) -> None:
         """The answer to the request is written: the next one's turn comes, or the connection's end."""
-        self.state.total_requests += 1
         self.quiet_since = time.monotonic()
         if not request.keep_alive:
             self.close()
@@ -291,7 +317,7 @@ class Connection(asyncio.Protocol):
         if self._answering is None:
             self.transport.close()
         else:
-            self._answering.keep_alive = False
+            self._answering.close_after_response()
 
     def look_after(self, now: float) -> None:
         """Refuse a head that comes too slowly, and close what has been silent or lingering for too long."""

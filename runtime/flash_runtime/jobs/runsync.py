@@ -16,7 +16,8 @@ from fastapi.encoders import jsonable_encoder
 from pydantic_core import from_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flash_runtime.dispatch.responder import Asked, InThread, Outcome, Reply, send_reply
+from flash_runtime.dispatch.request import DispatchedRequest
+from flash_runtime.dispatch.responder import Reply, ResponderResult, ThreadResponder, send_reply
 from flash_runtime.handlers.failures import Failures
 from flash_runtime.handlers.results import to_json
 from flash_runtime.rpc.invocation import CallFault
@@ -25,7 +26,7 @@ from flash_runtime.usercode.exits import ends_the_task
 _JSON = ((b"content-type", b"application/json"),)
 
 
-class Runsync(InThread):
+class Runsync(ThreadResponder):
     """Answers `POST {path}` with the resource's one function, in a thread, or on the application loop."""
 
     def __init__(self, path: str, name: str, function: Callable[..., Any], failures: Failures) -> None:
@@ -34,11 +35,11 @@ class Runsync(InThread):
         self._function = function
         self._failures = failures
 
-    def call(self, asked: Asked) -> Outcome:
+    def respond_in_thread(self, request: DispatchedRequest) -> ResponderResult:
         """Decode, call, encode."""
         job = f"sync-{uuid.uuid4()}"
         try:
-            arguments = self._arguments(asked.body)
+            arguments = self._arguments(request.body)
             result = self._function(**arguments)
             if inspect.isawaitable(result):
                 return self._later(job, result)

@@ -20,7 +20,7 @@ from flash_runtime.config.settings import Settings
 from flash_runtime.errors import EXIT_SOFTWARE
 from flash_runtime.monitoring import metrics
 from flash_runtime.monitoring.scoreboard import Phase, Scoreboard
-from flash_runtime.monitoring.verdict import Verdict, body, verdict
+from flash_runtime.monitoring.verdict import Verdict, body_of, verdict
 from flash_runtime.system.processes import let_stop_signals_through, stop_signals_held
 
 log = logging.getLogger("flash_runtime.health")
@@ -161,7 +161,7 @@ class HealthProcess:
             answer = Verdict(404, "not found") if connection.health_port else Verdict(503, found.word)
         elif method not in ("GET", "HEAD"):
             answer = Verdict(405, "method not allowed")
-        return _encode(answer.status, "application/json", body(answer), head=head)
+        return _encode(answer.status, "application/json", body_of(answer), head=head)
 
 
 class _Connection:
@@ -198,7 +198,7 @@ def _encode(status: int, content_type: str, content: bytes, *, head: bool) -> by
 
 
 class HealthKeeper:
-    """Starts and stops the health process."""
+    """Starts and stops the health process. `pid` is 0 while there is none."""
 
     def __init__(
         self,
@@ -211,14 +211,13 @@ class HealthKeeper:
         self._process = HealthProcess(board, settings.health_path, listeners, health_listeners)
         self.pid = 0
 
-    def start(self) -> int:
-        """Fork the health process; returns its pid."""
+    def start(self) -> None:
+        """Fork the health process. Raises `OSError` if the system has no room for a process."""
         parent = os.getpid()
         with stop_signals_held():
             self.pid = os.fork()
             if self.pid == 0:
                 self._run(parent)
-        return self.pid
 
     def _run(self, parent: int) -> NoReturn:
         try:
@@ -228,12 +227,29 @@ class HealthKeeper:
         finally:
             os._exit(EXIT_SOFTWARE)
 
-    def stop(self) -> None:
-        """End the health process where nobody has yet."""
+    def note_end(self) -> None:
+        """Note that the health process has ended."""
+        self.pid = 0
+
+    def terminate(self) -> None:
+        """Have the health process end: the container has stopped."""
+        self._send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the health process before the container has served, and wait for its end."""
         if self._board.phase is Phase.STARTING:
             self._board.phase = Phase.FAILED
+        if self._send(signal.SIGKILL):  # it has nothing to finish
+            try:
+                os.waitpid(self.pid, 0)
+            except ChildProcessError:
+                pass  # it was waited for already
+
+    def _send(self, number: signal.Signals) -> bool:
+        if self.pid == 0:
+            return False
         try:
-            os.kill(self.pid, signal.SIGKILL)  # it has nothing to finish
-            os.waitpid(self.pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            return False
+        return True

@@ -11,6 +11,7 @@ import mmap
 import os
 import time
 from enum import IntEnum
+from typing import NamedTuple
 
 _HEADER_BYTES = 64
 _RECORD_BYTES = 32 * 1024
@@ -68,6 +69,13 @@ class Outcome(IntEnum):
     """Its client left while it ran."""
     CUT = 7
     """Its worker ended or was replaced before it was answered."""
+
+
+class ReportedFault(NamedTuple):
+    """Why a worker has ended: the exit code, and the text for the log."""
+
+    exit_code: int
+    text: str
 
 
 class Record:
@@ -153,12 +161,13 @@ class Record:
         self._integers[self._integer + _IN_FLIGHT // 4] = count
 
     @property
-    def told(self) -> bool:
+    def drain_requested(self) -> bool:
         """Whether the worker is to drain; written by the supervisor, also while the worker has the record."""
         return bool(self._get(_TOLD))
 
-    def tell(self, told: bool) -> None:
-        self._put(_TOLD, told)
+    def request_drain(self, requested: bool = True) -> None:
+        """Have the worker drain, or not."""
+        self._put(_TOLD, requested)
 
     @property
     def resident_when_ready(self) -> int:
@@ -224,18 +233,19 @@ class Record:
         self._put(_EXIT_CODE, exit_code)
         self._put(_FAULT_BYTES, len(encoded))
 
-    def fault(self) -> tuple[int, str] | None:
+    def reported_fault(self) -> ReportedFault | None:
         """The exit code and text that the worker reported, or `None`."""
         length = self._get(_FAULT_BYTES)
         if length == 0:
             return None
         start = self._start + _FAULT
-        return self._get(_EXIT_CODE), bytes(self._bytes[start : start + length]).decode("utf-8", "replace")
+        text = bytes(self._bytes[start : start + length]).decode("utf-8", "replace")
+        return ReportedFault(self._get(_EXIT_CODE), text)
 
     def prepare(self, slot: int) -> None:
         """Make the record ready for a worker of that slot. What was counted stays: it is the container's."""
         self._put(_FAULT_BYTES, 0)
-        self.tell(False)
+        self.request_drain(False)
         self._put(_SLOT, slot)
         self.clear()
 

@@ -1,4 +1,4 @@
-"""Startup: what a cold start spends its time on, told in one line of the log when a worker is first ready."""
+"""The timeline of a cold start: what it spends its time on, in one line of the log once a worker is ready."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flash_runtime.monitoring.scoreboard import Scoreboard
 log = logging.getLogger("flash_runtime.startup")
 
 
-class Startup:
+class Timeline:
     """The phases of a start, one after the other. Moments are `time.monotonic()`, which all processes share.
 
     The first one, `interpreter`, is from the process's start to `began`; it is left out where the system does
@@ -22,18 +22,18 @@ class Startup:
         started = _process_started()
         self._start = began if started is None else started
         self._ends = [] if started is None else [("interpreter", began)]
-        self.told = False
+        self.logged = False
 
     def end(self, phase: str) -> None:
         """The phase that began with the end of the one before is over."""
         self._ends.append((phase, time.monotonic()))
 
-    def tell(self, board: Scoreboard) -> None:
+    def log_once(self, board: Scoreboard) -> None:
         """Log every phase in milliseconds, and their total, once: when a worker is ready."""
         ready = board.ready()
-        if self.told or not ready:
+        if self.logged or not ready:
             return
-        self.told = True
+        self.logged = True
         first = min(ready, key=lambda record: record.since)
         workers = [("fork", first.forked_at), ("user_code", first.imported_at), ("serving", first.since)]
         spent, before = {}, self._start

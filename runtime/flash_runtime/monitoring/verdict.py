@@ -32,6 +32,6 @@ def verdict(board: Scoreboard) -> Verdict:
     return Verdict(503, "failing") if board.failing else Verdict(204, "starting")
 
 
-def body(verdict: Verdict) -> bytes:
+def body_of(verdict: Verdict) -> bytes:
     """The JSON body that goes with a verdict; empty for 204, which has none."""
     return b"" if verdict.status == 204 else b'{"status":"%s"}' % verdict.word.encode()

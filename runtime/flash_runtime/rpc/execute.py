@@ -14,7 +14,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flash_runtime.dispatch.responder import Asked, InThread, Outcome, send_reply
+from flash_runtime.dispatch.request import DispatchedRequest
+from flash_runtime.dispatch.responder import ResponderResult, ThreadResponder, send_reply
 from flash_runtime.handlers.failures import Failures
 from flash_runtime.logs.prints import end_printed_lines
 from flash_runtime.rpc import envelope
@@ -56,7 +57,7 @@ class Functions:
         return found
 
 
-class Execute(InThread):
+class Execute(ThreadResponder):
     """Answers `/execute`, in a thread; a coroutine is awaited on the application loop."""
 
     def __init__(self, functions: Functions, failures: Failures, *, live: bool) -> None:
@@ -65,9 +66,11 @@ class Execute(InThread):
         self._live = live
         self._instances = Instances()
 
-    def call(self, asked: Asked) -> Outcome:
+    def respond_in_thread(self, request: DispatchedRequest) -> ResponderResult:
         """Decode, look up, call, encode."""
-        form: Form = EnvelopeCodec(asked.body) if _is_envelope(asked.content_type) else JsonCodec(asked.body)
+        form: Form = (
+            EnvelopeCodec(request.body) if _is_envelope(request.content_type) else JsonCodec(request.body)
+        )
         with capturing() as capture:
             name, instance = "", None
             try:

@@ -18,9 +18,9 @@ from flash_runtime.worker.server import DEVICE_LOST, LINGER_SECONDS, LOST_SECOND
 log = logging.getLogger("flash_runtime.deadlines")
 
 MARGIN_SECONDS = 3.0
-"""What a worker gets beyond a deadline that it keeps itself, such as the drain timeout, to keep it."""
+"""What a worker gets beyond a deadline that it keeps itself, such as the drain timeout."""
 _SILENT_SECONDS = 2.0
-"""A worker whose I/O loop has not turned for so long cannot say by itself what it is about."""
+"""A worker whose I/O loop has not turned for longer cannot log its state itself."""
 
 
 class Deadlines:
@@ -37,28 +37,28 @@ class Deadlines:
         if record.state in (State.EMPTY, State.BOOTING):
             late = now - worker.booting_since > self._settings.boot_timeout
             return "FLASH_BOOT_TIMEOUT was over" if late else None
-        if worker.told_at is not None or record.state is State.DRAINING:
-            since = record.since if worker.told_at is None else worker.told_at
+        if worker.end_requested_at is not None or record.state is State.DRAINING:
+            since = record.since if worker.end_requested_at is None else worker.end_requested_at
             return "it did not end in time" if now - since > self._draining_seconds(worker) else None
         if record.is_wedged(now):
             return self._look_after_wedged(worker, now)
-        worker.wedged_since, worker.described = None, False
+        worker.note_moving()
         return None
 
     def _draining_seconds(self, worker: WorkerProcess) -> float:
-        fault = worker.record.fault()
-        if fault is not None and fault[0] == DEVICE_LOST:
+        fault = worker.record.reported_fault()
+        if fault is not None and fault.exit_code == DEVICE_LOST:
             return LOST_SECONDS + MARGIN_SECONDS
         return LINGER_SECONDS + self._settings.drain_timeout + MARGIN_SECONDS
 
     def _look_after_wedged(self, worker: WorkerProcess, now: float) -> str | None:
-        if worker.wedged_since is None:
-            worker.wedged_since = now
+        if worker.note_wedged(now):
             self._board.wake()
         if not worker.described and now - worker.record.beat > _SILENT_SECONDS:
-            worker.described = True
+            worker.note_described()
             self._describe(worker)
-        over = now - worker.wedged_since > WEDGED_GRACE_SECONDS + MARGIN_SECONDS
+        since = now if worker.wedged_since is None else worker.wedged_since
+        over = now - since > WEDGED_GRACE_SECONDS + MARGIN_SECONDS
         return "it was wedged" if over else None
 
     def _describe(self, worker: WorkerProcess) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from flash_runtime.config.parsers import MEBIBYTE
 from flash_runtime.monitoring.scoreboard import Scoreboard, State
-from flash_runtime.supervisor.slots import Keeping, WorkerProcess
+from flash_runtime.supervisor.slots import ManagedSlot, WorkerProcess
 from flash_runtime.system.devices import Slot
 from flash_runtime.system.processes import resident_bytes
 
@@ -20,23 +20,23 @@ _PAUSE_SECONDS = 60.0
 
 
 class Renewals:
-    """Call `step` several times a second. `spawn` forks a worker, if it can; `tell_to_end` has one drain."""
+    """Call `step` several times a second. `spawn` forks a worker if it can; `request_end` has one drain."""
 
     def __init__(
         self,
-        keeping: Sequence[Keeping],
+        slots: Sequence[ManagedSlot],
         board: Scoreboard,
         spawn: Callable[[Slot], WorkerProcess | None],
-        tell_to_end: Callable[[WorkerProcess], None],
+        request_end: Callable[[WorkerProcess], None],
     ) -> None:
-        self._keeping = keeping
+        self._slots = slots
         self._board = board
         self._spawn = spawn
-        self._tell_to_end = tell_to_end
-        self._due: deque[tuple[Keeping, bool]] = deque()
+        self._request_end = request_end
+        self._due: deque[tuple[ManagedSlot, bool]] = deque()
         """Slots whose workers are to be replaced, and whether to save memory in doing so."""
         self._not_before = 0.0
-        self._present: tuple[Keeping, int] | None = None
+        self._present: tuple[ManagedSlot, int] | None = None
         """The slot whose worker is being replaced, and that worker's pid."""
 
     @property
@@ -44,73 +44,73 @@ class Renewals:
         """Whether a worker is being replaced."""
         return self._present is not None
 
-    def ask_for_all(self) -> None:
+    def replace_all(self) -> None:
         """Replace every worker that there is, also one that is to be the successor of another."""
-        for keeping in self._keeping:
-            if keeping.worker is not None and not self._is_due(keeping):
-                self._due.append((keeping, False))
+        for slot in self._slots:
+            if slot.worker is not None and not self._is_due(slot):
+                self._due.append((slot, False))
 
     def step(self) -> None:
         """See which workers are due, and take the renewal under way a step further, or begin the next."""
         if time.monotonic() >= self._not_before:
-            self._ask_for_due()
+            self._queue_due()
         if self._present is not None:
             self._advance(*self._present)
         while self._due and self._present is None:
-            keeping, sparing = self._due.popleft()
-            if keeping.worker is not None:
-                self._begin(keeping, keeping.worker, sparing=sparing)
+            slot, spare_memory = self._due.popleft()
+            if slot.worker is not None:
+                self._begin(slot, slot.worker, spare_memory=spare_memory)
 
-    def call_off(self, keeping: Keeping, why: str) -> None:
+    def call_off(self, slot: ManagedSlot, why: str) -> None:
         """The successor of the slot's worker ended: that worker serves on, and the others, too."""
         self._present = None
         self._due.clear()
         self._not_before = time.monotonic() + _PAUSE_SECONDS
-        told = keeping.worker is None or keeping.worker.told_at is not None
+        ending = slot.worker is None or slot.worker.end_requested_at is not None
         log.error(
             "the successor of slot %d's worker ended%s:\n%s",
-            keeping.slot.number, "" if told else ", and the worker serves on", why,
+            slot.slot.number, "" if ending else ", and the worker serves on", why,
         )  # fmt: skip
 
-    def _ask_for_due(self) -> None:
-        for keeping in self._keeping:
-            worker = keeping.worker
-            if worker is not None and worker.told_at is None and worker.record.state is State.READY:
+    def _queue_due(self) -> None:
+        for slot in self._slots:
+            worker = slot.worker
+            if worker is not None and worker.end_requested_at is None and worker.record.state is State.READY:
                 served, grown = _served_enough(worker), _grown_too_large(worker)
                 why = served or grown
-                present = self._present is not None and self._present[0] is keeping
-                if why is not None and not present and not self._is_due(keeping):
-                    self._due.append((keeping, grown is not None))
-                    log.info("worker of slot %d is recycled: %s", keeping.slot.number, why)
+                present = self._present is not None and self._present[0] is slot
+                if why is not None and not present and not self._is_due(slot):
+                    self._due.append((slot, grown is not None))
+                    log.info("worker of slot %d is recycled: %s", slot.slot.number, why)
 
-    def _is_due(self, keeping: Keeping) -> bool:
-        return any(each is keeping for each, _ in self._due)
+    def _is_due(self, slot: ManagedSlot) -> bool:
+        return any(each is slot for each, _ in self._due)
 
-    def _begin(self, keeping: Keeping, worker: WorkerProcess, *, sparing: bool) -> None:
+    def _begin(self, slot: ManagedSlot, worker: WorkerProcess, *, spare_memory: bool) -> None:
         """Boot the successor beside the worker, or end the worker first.
 
         The former costs no capacity, also where the successor turns out to be broken, and is the only way for
         the last worker that is ready. The latter is for a device, which two of them may not fit on, and where
         memory is short, as long as there is another.
         """
-        self._present = keeping, worker.pid
+        self._present = slot, worker.pid
         ready = self._board.ready()
         last = ready == (worker.record,)
-        if worker.record in ready and (last or not (sparing or keeping.slot.device is not None)):
-            keeping.successor = self._spawn(keeping.slot)
-            if keeping.successor is None:
-                self.call_off(keeping, "no process could be started")
+        if worker.record in ready and (last or not (spare_memory or slot.slot.device is not None)):
+            slot.begin_succession(self._spawn(slot.slot))
+            if slot.successor is None:
+                self.call_off(slot, "no process could be started")
         else:
-            self._tell_to_end(worker)
+            self._request_end(worker)
 
-    def _advance(self, keeping: Keeping, old_pid: int) -> None:
-        worker, successor = keeping.worker, keeping.successor
+    def _advance(self, slot: ManagedSlot, old_pid: int) -> None:
+        worker, successor = slot.worker, slot.successor
         if successor is not None:
             if worker is not None and successor.record.state is State.READY:
-                self._tell_to_end(worker)
+                self._request_end(worker)
             return
         replaced = worker is not None and worker.pid != old_pid and worker.record.state is State.READY
-        if replaced or keeping.given_up:
+        if replaced or slot.given_up:
             self._present = None
 
 
@@ -126,7 +126,7 @@ def _grown_too_large(worker: WorkerProcess) -> str | None:
     at_start = worker.record.resident_when_ready
     if at_start * MEBIBYTE >= worker.rss_limit:
         # It would be recycled for ever.
-        worker.rss_limit = None
+        worker.drop_rss_limit()
         log.warning(
             "FLASH_MAX_RSS_MB has no effect on a worker that takes more when it starts: %d MiB", at_start
         )

@@ -1,4 +1,4 @@
-"""Keeping: what is remembered of a slot from one worker to the next, and what follows from a worker's end."""
+"""Slots: what is remembered of a slot from one worker to the next, and what follows from a worker's end."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from flash_runtime.system.devices import Slot
 from flash_runtime.system.processes import describe_end
 
 _FAILURES = 3
-"""So many workers that ended unasked are a slot that fails; so many lost devices, one that is given up."""
+"""Workers in a row that ended without a request make a slot fail; lost devices have it given up."""
 _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 30.0
 _MOST_DOUBLINGS = 10
 _STEADY_SECONDS = 60.0
-"""A worker that served for so long is replaced at once; its predecessors' failures are forgotten."""
+"""A worker that served for longer is replaced at once, and its predecessors' failures are forgotten."""
 _JITTER = 0.2
 """By how much, at most, a worker is recycled before its limit, so that siblings are not all due at once."""
 
@@ -31,18 +31,48 @@ class WorkerProcess:
     rss_limit: int | None
     requests_before: int
     """What its record had counted when it got it."""
-    told_at: float | None = None
-    """When it was told to finish what it has and end, if it was."""
+    end_requested_at: float | None = None
+    """When it was asked to finish what it has and end, if it was."""
     wedged_since: float | None = None
     killed_for: str | None = None
-    """Why the supervisor has killed it, where it has."""
+    """Why the supervisor has killed it, if it has."""
     described: bool = False
-    """Whether the log has where it stands still."""
+    """Whether the log has the stack of where it stands still."""
 
     @property
     def requests(self) -> int:
         """How many requests it has ended."""
         return self.record.requests() - self.requests_before
+
+    def note_end_request(self, now: float) -> bool:
+        """Note that it is asked to end; false if it was already."""
+        if self.end_requested_at is not None:
+            return False
+        self.end_requested_at = now
+        return True
+
+    def note_kill(self, why: str) -> None:
+        """Note why the supervisor kills it."""
+        self.killed_for = why
+
+    def note_wedged(self, now: float) -> bool:
+        """Note that it is wedged; true if it was not before."""
+        if self.wedged_since is not None:
+            return False
+        self.wedged_since = now
+        return True
+
+    def note_described(self) -> None:
+        """Note that the log has its stack."""
+        self.described = True
+
+    def note_moving(self) -> None:
+        """Note that it is not wedged, or no longer."""
+        self.wedged_since, self.described = None, False
+
+    def drop_rss_limit(self) -> None:
+        """Recycle it no more for its size."""
+        self.rss_limit = None
 
     def how_ended(self, status: int) -> str:
         """In words; `status` is what waitpid(2) gives."""
@@ -55,14 +85,14 @@ def limit_with_jitter(limit: int | None) -> int | None:
 
 
 @dataclass(slots=True)
-class Keeping:
-    """A slot: its worker, the one that is to follow it while both are there, and how it has fared."""
+class ManagedSlot:
+    """A slot: its worker, the successor while both are there, and how its workers have fared."""
 
     slot: Slot
     worker: WorkerProcess | None = None
     successor: WorkerProcess | None = None
     failures: int = 0
-    """Workers that ended unasked, one soon after the other."""
+    """Workers that ended without a request, one soon after the other."""
     boots_failed: int = 0
     """Those that were never ready, since the last one that was."""
     devices_lost: int = 0
@@ -73,6 +103,23 @@ class Keeping:
         """Its processes."""
         return tuple(each for each in (self.worker, self.successor) if each is not None)
 
+    def start(self, worker: WorkerProcess | None, next_try: float) -> None:
+        """Give it a worker; if there is none, another try is due at `next_try`."""
+        self.worker, self.not_before = worker, next_try
+
+    def begin_succession(self, successor: WorkerProcess | None) -> None:
+        """Give it a successor of its worker, if there is one."""
+        self.successor = successor
+
+    def remove(self, worker: WorkerProcess) -> bool:
+        """Remove a worker that has ended; its successor takes its place. True if it was the successor
+        itself."""
+        if worker is self.successor:
+            self.successor = None
+            return True
+        self.worker, self.successor = self.successor, None
+        return False
+
     def is_failing(self, now: float) -> bool:
         """Whether workers keep ending, and none has served for a while since."""
         record = self.worker.record if self.worker is not None else None
@@ -80,7 +127,7 @@ class Keeping:
         return self.failures >= _FAILURES and not steady
 
     def note_end(self, now: float, served_seconds: float | None, *, device_lost: bool) -> float:
-        """A worker ended unasked, after it served for so long (`None`: it never did).
+        """Note that a worker ended without a request, after `served_seconds` (`None`: it never served).
 
         Returns the seconds until the next one starts: the more, the longer workers keep ending. After too
         many lost devices the slot is `given_up`.

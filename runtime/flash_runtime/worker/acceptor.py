@@ -1,10 +1,4 @@
-"""The acceptor: which connections a worker takes from the listeners that it shares with its siblings.
-
-A worker with room for many requests takes a connection unless a sibling has fewer. One with room for few
-takes one at a time, waits until its request is seen, and while it is busy leaves new connections to siblings
-that are less so: a request must not wait behind a busy worker while another is idle. The scoreboard tells
-them of each other.
-"""
+"""The acceptor: takes connections from the listeners that a worker shares with its siblings."""
 
 from __future__ import annotations
 
@@ -16,8 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from flash_runtime.http.connection import Connection
-from flash_runtime.monitoring.scoreboard import Record
-from flash_runtime.worker.sharing import Turn
+from flash_runtime.worker.sharing import Sharing
 
 log = logging.getLogger("flash_runtime.acceptor")
 
@@ -29,63 +22,53 @@ _EXHAUSTED_SECONDS = 0.1
 _SWEEP = 4096
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _DEFER_SECONDS = 600
-"""How long the kernel keeps a connection to itself that says nothing: as long as one may be kept alive."""
+"""How long the kernel keeps a silent connection to itself: as long as one may be kept alive."""
+
+MakeProtocol = Callable[[Callable[[Connection], None] | None], Connection]
+"""Makes the protocol of a new connection, which calls the function when it has shown a request."""
 
 
 class Acceptor:
-    """Takes connections on the running loop and gives each to a protocol of `make_protocol`.
+    """Takes connections on `loop`, as `sharing` says, and gives each to a protocol of `make_protocol`.
 
-    `turn` is `None` for a worker that takes all. `connections` are those that are open, at most `limit`: past
-    that, the one that has been idle for longest makes room. They are the `record`'s load, unless connections
-    are taken `one_at_a_time`: then its requests are, and somebody else writes it.
+    `connections` are those that are open, at most `limit`: past that, the one that has been idle for longest
+    makes room. Call everything on the loop.
     """
 
     def __init__(
         self,
+        loop: asyncio.AbstractEventLoop,
         listeners: Sequence[socket.socket],
-        make_protocol: Callable[[], Connection],
+        sharing: Sharing,
+        make_protocol: MakeProtocol,
         connections: set[Connection],
         limit: int,
-        turn: Turn | None,
-        record: Record,
-        *,
-        one_at_a_time: bool,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._listeners = list(listeners)
+        self._sharing = sharing
         self._make_protocol = make_protocol
         self._connections = connections
         self._limit = limit
-        self._turn = turn
-        self._record = record
-        self._one_at_a_time = one_at_a_time
         self._tasks: set[asyncio.Task[object]] = set()
         self._pause: asyncio.TimerHandle | None = None
         self._unseen: Connection | None = None
         """The connection that was accepted last, while its request is awaited."""
         self._held = False
         self._warned = False
-        if one_at_a_time and sys.platform == "linux":
+
+    def start(self) -> None:
+        """Take connections from now on."""
+        if self._sharing.awaits_request and sys.platform == "linux":
             for listener in self._listeners:
                 # A connection is then accepted with its request, by a worker that is free at that moment, and
                 # not when a balancer opened it for later (tcp(7)).
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER_SECONDS)
         self._listen()
 
-    def on_seen(self, connection: Connection) -> None:
-        """The connection has shown its request, and the worker's load counts it."""
-        if connection is self._unseen:
-            self._resume()
-
     def publish_load(self) -> None:
-        """Tell the siblings how many connections there are, where that is what they go by."""
-        if not self._one_at_a_time:
-            self._record.set_load(len(self._connections) + len(self._tasks))
-
-    def on_room(self) -> None:
-        """The worker's load is less: it may be its turn."""
-        if self._pause is not None and self._unseen is None:
-            self._resume()
+        """Tell the siblings how many connections there are."""
+        self._sharing.on_connections(len(self._connections) + len(self._tasks))
 
     def hold(self) -> None:
         """Take nothing until `release`."""
@@ -99,7 +82,7 @@ class Acceptor:
         self._listen()
 
     def finish(self) -> None:
-        """Take what has come already, and then no more."""
+        """Take the connections that wait already, and then no more."""
         self._stop_pause()
         self._ignore()
         for listener in () if self._held else self._listeners:
@@ -107,13 +90,6 @@ class Acceptor:
                 if not self._accept(listener):
                     break
         self._listeners = []
-
-    def close(self) -> None:
-        """What `uvicorn.Server` asks of its servers."""
-        self.finish()
-
-    async def wait_closed(self) -> None:
-        """Likewise: nothing is left to wait for."""
 
     def _ignore(self) -> None:
         for listener in self._listeners:
@@ -129,15 +105,15 @@ class Acceptor:
         # One at each turn of the loop: a worker that took all that came would leave its siblings none.
         if len(self._connections) >= self._limit and not self._make_room():
             self._wait(_EXHAUSTED_SECONDS)
-        elif self._turn is not None and not self._turn():
+        elif not self._sharing.is_my_turn():
             self._wait(_RETRY_SECONDS)
-        elif self._accept(listener) and self._one_at_a_time:
+        elif self._accept(listener) and self._sharing.awaits_request:
             self._wait(_UNSEEN_SECONDS)
         else:
             self.publish_load()
 
     def _accept(self, listener: socket.socket) -> bool:
-        """Take one connection; false where none is there."""
+        """Take one connection; false if there is none."""
         try:
             peer, _ = listener.accept()
         except BlockingIOError:
@@ -152,8 +128,10 @@ class Acceptor:
             return False
         peer.setblocking(False)
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        protocol = self._make_protocol()
-        self._unseen = protocol if self._one_at_a_time else None
+        if self._sharing.awaits_request:
+            protocol = self._unseen = self._make_protocol(self._on_seen)
+        else:
+            protocol = self._make_protocol(None)
         task = self._loop.create_task(self._loop.connect_accepted_socket(lambda: protocol, peer))
         self._tasks.add(task)
         task.add_done_callback(self._on_connected)
@@ -164,8 +142,13 @@ class Acceptor:
         if not task.cancelled() and task.exception() is not None:
             log.debug("a connection was gone at once", exc_info=task.exception())
 
+    def _on_seen(self, connection: Connection) -> None:
+        """The connection has shown a request, which the worker's load counts."""
+        if connection is self._unseen:
+            self._resume()
+
     def _make_room(self) -> bool:
-        """Close the connection that has been idle for longest; false where every one is in use."""
+        """Close the connection that has been idle for longest; false if every one is in use."""
         idle = [each for each in self._connections if each.is_idle]
         if not idle:
             return False
@@ -184,6 +167,11 @@ class Acceptor:
         self._ignore()
         self._stop_pause()
         self._pause = self._loop.call_later(seconds, self._resume)
+        self._sharing.call_when_free(self._on_free)
+
+    def _on_free(self) -> None:
+        if self._pause is not None and self._unseen is None:
+            self._resume()
 
     def _resume(self) -> None:
         self._unseen = None

@@ -11,9 +11,8 @@ from flash_runtime.artifact.package import Package
 from flash_runtime.artifact.selection import Job
 from flash_runtime.config.settings import Settings
 from flash_runtime.dispatch.admission import Kind
-from flash_runtime.dispatch.responder import Answering
+from flash_runtime.dispatch.responder import Responder, Target
 from flash_runtime.dispatch.threads import Threads
-from flash_runtime.gateway.routing import Target
 from flash_runtime.handlers.fastapi_app import Application, build
 from flash_runtime.jobs import runsync
 from flash_runtime.jobs.runsync import Runsync
@@ -94,9 +93,9 @@ def _stand_in_for_others(sdk: Literal["image", "artifact"], stand_in: Callable[[
 def own_targets(loaded: Loaded, settings: Settings) -> list[Target]:
     """What the runtime itself answers POST requests for, in the place of plain functions."""
 
-    def target(path: str, answering: Answering, *, is_internal: bool) -> Target:
+    def target(path: str, responder: Responder, *, is_internal: bool) -> Target:
         name, seconds = f"POST {path}", settings.request_timeout
-        return Target(name, path, Kind.SYNC, seconds, answering, is_internal=is_internal)
+        return Target(name, "POST", path, Kind.SYNC, seconds, responder, is_internal=is_internal)
 
     execute = Execute(loaded.functions, loaded.application.failures, live=settings.live)
     targets = [target(EXECUTE_PATH, execute, is_internal=True)]

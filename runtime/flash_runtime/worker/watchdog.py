@@ -1,6 +1,6 @@
-"""Stalls: sees from the I/O loop whether the application loop turns, and who holds it.
+"""The watchdog: sees from the I/O loop whether the application loop turns, and what holds it.
 
-A coroutine that blocks holds up every other handler of its worker. That is said once for each route; where it
+A coroutine that blocks holds up every other handler of its worker. The log says so once for each route. If it
 lasts for longer than the stall timeout, the worker is wedged.
 """
 
@@ -10,42 +10,42 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
 
+from flash_runtime.dispatch.bridge import Bridge
 from flash_runtime.usercode.tracebacks import user_stack
 
 log = logging.getLogger("flash_runtime.stalls")
 
 NOTICE_SECONDS = 0.25
-"""A loop that stands still for so long is worth a word."""
+"""A loop that stands still for longer is worth a line in the log."""
 _ELSEWHERE = "code outside of a handler"
 
 
-class LoopWatch:
-    """Call `tick` on the I/O loop, several times a second.
+class Watchdog:
+    """Watches the loop of `bridge`'s application. Call `tick` on the I/O loop, several times a second.
 
-    `ask` has the application loop call something, `current` names the request that holds it. The application
-    loop is the main thread's.
+    The application loop is the main thread's.
     """
 
-    def __init__(self, ask: Callable[[Callable[[], None]], None], current: Callable[[], str | None]) -> None:
-        self._ask = ask
-        self._current = current
-        self._moved = self._asked = time.monotonic()
-        self._answered = True
+    def __init__(self, bridge: Bridge) -> None:
+        self._call_on_app_loop = bridge.call_on_app_loop
+        self._current = bridge.current
+        self._moved = self._called = time.monotonic()
+        self._came = True
+        """Whether the application loop made the last call."""
         self._holder: str | None = None
         self._named: set[str] = set()
 
     def tick(self) -> float:
         """When the loop is last known to have turned, on the clock of `time.monotonic()`."""
         now = time.monotonic()
-        if self._answered:
+        if self._came:
             if self._holder is not None:
-                self._report(self._holder, self._moved - self._asked)
+                self._report(self._holder, self._moved - self._called)
                 self._holder = None
-            self._answered, self._asked = False, now
-            self._ask(self._answer)
-        elif self._holder is None and now - self._asked > NOTICE_SECONDS:
+            self._came, self._called = False, now
+            self._call_on_app_loop(self._note_turn)
+        elif self._holder is None and now - self._called > NOTICE_SECONDS:
             self._holder = self._current() or _ELSEWHERE
         return self._moved
 
@@ -56,10 +56,10 @@ class LoopWatch:
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
         return f"{holder} has held the application loop for {held:.1f} s:\n{user_stack(frame)}"
 
-    def _answer(self) -> None:
+    def _note_turn(self) -> None:
         # On the application loop. The order matters: `tick` reads them the other way round.
         self._moved = time.monotonic()
-        self._answered = True
+        self._came = True
 
     def _report(self, holder: str, seconds: float) -> None:
         if holder in self._named:

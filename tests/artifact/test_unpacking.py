@@ -40,28 +40,29 @@ def pack(path: Path, *members: tuple, mode: str = "w:gz") -> Path:
     return path
 
 
-def accept(manifest: Path, app_dir: Path, where: str) -> str:
-    """Stands for reading the manifest, which comes before an artifact replaces anything."""
-    if "refuse" in manifest.read_text():
-        raise ManifestFault("no", where=where)
-    return where
+def prepare(settings: Settings) -> Path:
+    """Stage, read and commit, as the package is opened; returns the application's directory."""
+    with artifact.stage(settings) as staged:
+        if "refuse" in staged.manifest.read_text():
+            raise ManifestFault("no", where=staged.where)
+        staged.commit()
+    return staged.app_dir
 
 
 @pytest.fixture
 def place(tmp_path):
     """Prepares `tmp_path/app` from `tmp_path/artifact.tar.gz` with these settings."""
 
-    def prepare(**settings: object) -> Path:
+    def place(**settings: object) -> Path:
         environ = {
             "FLASH_BUILD_ARTIFACT_PATH": tmp_path / "artifact.tar.gz",
             "FLASH_APP_DIR": tmp_path / "app",
             "FLASH_ARTIFACT_WAIT": 0,
         }
         text = {name: str(value) for name, value in {**environ, **settings}.items()}
-        app_dir, _ = artifact.prepare(Settings.from_environ(text), accept)
-        return app_dir
+        return prepare(Settings.from_environ(text))
 
-    return prepare
+    return place
 
 
 def files(directory: Path) -> dict[str, str]:
@@ -141,6 +142,20 @@ def test_a_refused_manifest_leaves_the_application_that_was_there(tmp_path, plac
     assert files(tmp_path / "app") == before
 
 
+def test_what_is_staged_can_be_read_and_replaces_nothing_until_it_is_committed(tmp_path, place):
+    pack(tmp_path / "artifact.tar.gz", member("old.py", b"old"))
+    before = files(place())
+    path = pack(tmp_path / "artifact.tar.gz", member("new.py", b"new"))
+    environ = {"FLASH_BUILD_ARTIFACT_PATH": str(path), "FLASH_APP_DIR": str(tmp_path / "app")}
+    with artifact.stage(Settings.from_environ(environ)) as staged:
+        assert staged.app_dir == tmp_path / "app"
+        assert staged.manifest == staged.files / "flash_manifest.json"
+        assert files(staged.files) == {"flash_manifest.json": "{}", "new.py": "new"}
+        assert files(tmp_path / "app") == before
+    assert files(tmp_path / "app") == before
+    assert not list(tmp_path.glob(".flash*"))
+
+
 @pytest.fixture
 def mounted(tmp_path):
     """`tmp_path/app` as a file system of its own."""
@@ -163,18 +178,37 @@ def test_a_mounted_directory_is_filled_and_refilled(tmp_path, place, mounted):
     }  # fmt: skip
 
 
-def test_a_bind_mount_of_the_same_file_system_is_filled(tmp_path, place):
-    (tmp_path / "app").mkdir()
-    (tmp_path / "volume").mkdir()
-    command = ["mount", "--bind", tmp_path / "volume", tmp_path / "app"]
-    if subprocess.run(command, check=False, capture_output=True).returncode:
+@pytest.fixture
+def bound(tmp_path):
+    """`tmp_path/app` as another name of `tmp_path/volume`: a mount that only a refused rename reveals."""
+    app, volume = tmp_path / "app", tmp_path / "volume"
+    app.mkdir()
+    volume.mkdir()
+    if subprocess.run(["mount", "--bind", volume, app], check=False, capture_output=True).returncode:
         pytest.skip("mounting takes privileges")
-    try:
-        pack(tmp_path / "artifact.tar.gz")
+    yield volume
+    subprocess.run(["umount", "-l", app], check=True)
+
+
+def test_a_bind_mount_of_the_same_file_system_is_filled_and_refilled(tmp_path, place, bound):
+    for name in ("old.py", "new.py"):
+        pack(tmp_path / "artifact.tar.gz", member(name, b"x"))
         place()
-        assert files(tmp_path / "volume") == {"flash_manifest.json": "{}"}
-    finally:
-        subprocess.run(["umount", "-l", tmp_path / "app"], check=True)
+        assert files(bound) == {"flash_manifest.json": "{}", name: "x"}
+    assert not list(tmp_path.rglob(".flash-unpacking-*"))
+
+
+def test_an_artifact_that_changes_after_its_manifest_was_read_replaces_nothing(tmp_path, place, bound):
+    path = pack(tmp_path / "artifact.tar.gz", member("old.py", b"old"))
+    place()
+    before = files(bound)
+    environ = {"FLASH_BUILD_ARTIFACT_PATH": str(path), "FLASH_APP_DIR": str(tmp_path / "app")}
+    with artifact.stage(Settings.from_environ(environ)) as staged:
+        pack(path, member("flash_manifest.json", b'{"refuse": 1}'))  # into the same file, which is open
+        with pytest.raises(ArtifactFault, match="changed while it was being unpacked"):
+            staged.commit()
+    assert files(bound) == before
+    assert not list(tmp_path.rglob(".flash-unpacking-*"))
 
 
 def test_an_unpacking_that_was_killed_while_it_refilled_is_mended(tmp_path, place, mounted):
@@ -365,14 +399,14 @@ def test_no_bytes_raise_anything_but_a_fault(data):
         path.write_bytes(data)
         environ = {"FLASH_BUILD_ARTIFACT_PATH": str(path), "FLASH_APP_DIR": f"{directory}/app"}
         with pytest.raises(ArtifactFault):
-            artifact.prepare(Settings.from_environ(environ), accept)
+            prepare(Settings.from_environ(environ))
 
 
 def test_an_artifact_without_a_manifest_is_refused_with_what_it_has(tmp_path, place):
     with tarfile.open(tmp_path / "artifact.tar.gz", "w:gz") as tar:
         info, content = member("shop/flash_manifest.json", b"{}")
         tar.addfile(info, io.BytesIO(content))
-    with pytest.raises(ArtifactFault, match="it has 'shop'"):
+    with pytest.raises(ArtifactFault, match="It has 'shop'"):
         place()
     assert_nothing_is_left(tmp_path)
 
@@ -404,7 +438,7 @@ def test_a_missing_artifact_is_given_up_after_the_wait(tmp_path, place):
 
 def test_a_directory_in_the_artifacts_place_is_explained(tmp_path, place):
     (tmp_path / "artifact.tar.gz").mkdir()
-    with pytest.raises(ArtifactFault, match="Docker makes a directory"):
+    with pytest.raises(ArtifactFault, match="Docker creates a directory"):
         place()
 
 

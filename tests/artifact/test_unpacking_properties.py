@@ -117,9 +117,9 @@ def judge(make: Callable[[str], bytes]) -> dict[str, tuple[int, str | bytes]]:
             "FLASH_ARTIFACT_MAX_BYTES": "100000",
         }
         try:
-            artifact.prepare(
-                Settings.from_environ(environ), lambda manifest, app, where: manifest.read_bytes()
-            )
+            with artifact.stage(Settings.from_environ(environ)) as staged:
+                staged.manifest.read_bytes()
+                staged.commit()
         except ArtifactFault:
             assert snapshot(directory) == before
             return {}

@@ -60,7 +60,8 @@ def test_an_artifact_that_the_user_cannot_read_is_named(containers):
     artifact.chmod(0o600)
     container = containers.start(artifact=artifact)
     assert container.wait() == 66
-    assert "cannot be read by the user 1000: Permission denied" in container.lines()[-1]["message"]
+    assert "The user 1000 cannot read" in container.lines()[-1]["message"]
+    assert "Permission denied" in container.lines()[-1]["message"]
 
 
 def test_an_application_that_the_user_cannot_read_is_named(containers):
@@ -69,7 +70,8 @@ def test_an_application_that_the_user_cannot_read_is_named(containers):
     container = containers.start(mount={"/app": directory})
     assert container.wait() == 78
     last = container.lines()[-1]["message"]
-    assert "cannot be read by the user 1000: Permission denied" in last
+    assert "The user 1000 cannot read" in last
+    assert "Permission denied" in last
     assert "chmod -R a+rX" in last
 
 

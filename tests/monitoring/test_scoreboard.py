@@ -1,8 +1,9 @@
+import ctypes
 import os
 import select
 import time
 
-from flash_runtime.monitoring.scoreboard import Outcome, Phase, Scoreboard, State
+from flash_runtime.monitoring.scoreboard import Outcome, Phase, Record, Scoreboard, State
 from flash_runtime.monitoring.verdict import verdict
 
 
@@ -63,6 +64,16 @@ def test_fields_do_not_overlap():
     assert list(record.outcomes().values()) == [outcome + 1 for outcome in Outcome]
     assert record.seconds == 0.5 * sum(record.outcomes().values())
     assert record.reported_fault() == (19, "x")
+
+
+def test_every_field_is_aligned_so_that_one_store_writes_it():
+    first, second, _ = Scoreboard(2).records
+    for record in (first, second):
+        for name, kind in Record._fields_:
+            item = getattr(kind, "_type_", kind) if issubclass(kind, ctypes.Array) else kind
+            address = ctypes.addressof(record) + getattr(Record, name).offset
+            assert address % ctypes.sizeof(item) == 0, name
+    assert ctypes.addressof(second) - ctypes.addressof(first) == ctypes.sizeof(Record)
 
 
 def test_a_change_wakes_a_reader_and_a_full_pipe_stops_nobody():

@@ -9,6 +9,7 @@ from flash_runtime.artifact.manifest import Manifest, Resource
 from flash_runtime.artifact.paths import parameters_of
 from flash_runtime.config.settings import EVERY_RESOURCE
 from flash_runtime.errors import ManifestFault
+from flash_runtime.logs.context import DEFAULT_SECONDS
 
 JOB_PATH = "/runsync"
 
@@ -22,7 +23,8 @@ class Route:
     path: str
     module: str
     function: str
-    timeout: float = 330.0
+    timeout: float = DEFAULT_SECONDS
+    """Seconds from a request's arrival to the end of its response."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"

@@ -1,7 +1,7 @@
 """Finds and verifies the build artifact, and puts the application that is in it into its place.
 
-Everything is unpacked into a fresh directory first; only a whole application is moved from there, so that a
-half-unpacked one is never seen and a failure leaves the directory as it was.
+It is staged first: unpacked into a fresh directory, from which it can be read. `Staged.commit` then moves the
+whole application, so that nobody ever sees half of one, and a failure leaves the directory as it was.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Generic, NoReturn, TypeVar
+from typing import NoReturn
 
 from flash_runtime.artifact.tarball import Limits, extract
 from flash_runtime.config.settings import Settings
@@ -27,11 +27,9 @@ from flash_runtime.errors import ArtifactFault, ArtifactMissingFault, SettingFau
 
 log = logging.getLogger("flash_runtime.artifact")
 
-T = TypeVar("T")
-
 MARKER = ".flash-artifact"
-"""A file in every directory that was unpacked here; its text is the artifact's SHA-256. Only a directory that
-has it is ever replaced."""
+"""A file in every directory that was unpacked here. Its text is the artifact's SHA-256. Only a directory that
+has this file is ever replaced."""
 
 _POLL_SECONDS = 0.2
 _REMINDER_SECONDS = 5.0
@@ -41,43 +39,66 @@ _NOT_OURS = {"lost+found"}
 """What a file system puts into its own root."""
 
 
-def prepare(settings: Settings, accept: Callable[[Path, Path, str], T]) -> tuple[Path, T]:
-    """The directory of the application to serve, unpacked where there is an artifact, and what `accept` says.
+class Staged:
+    """An application that can be read, and served once it is committed. This one is in its place already."""
 
-    `accept` is given the manifest, the directory that it describes, and what to call the manifest in a fault.
-    It is called before an artifact replaces anything, and refuses with a fault of its own.
+    def __init__(self, app_dir: Path, files: Path, manifest: Path, where: str) -> None:
+        self.app_dir = app_dir
+        """The directory that it will be served from."""
+        self.files = files
+        """The directory to read it from until then."""
+        self.manifest = manifest
+        self.where = where
+        """What to call the manifest in a fault."""
 
-    Waits up to `settings.artifact_wait` for an artifact that is mounted late. Raises `ArtifactMissingFault`
-    where there is neither artifact nor application, `ArtifactFault` for an artifact that is damaged, hostile
-    or none, and `SettingFault` for a directory that cannot be written. After any of these, the directory is
-    as it was.
+    def commit(self) -> None:
+        """Put the application into its place, in place of what an artifact left there.
+
+        Raises `SettingFault` where the directory cannot be written. It is then as it was.
+        """
+
+
+@contextmanager
+def stage(settings: Settings) -> Iterator[Staged]:
+    """The application to serve, from the artifact if there is one. Nothing is replaced before `commit`.
+
+    Waits up to `settings.artifact_wait` for an artifact that is mounted late.
+
+    Raises:
+        ArtifactMissingFault: There is neither an artifact nor an application.
+        ArtifactFault: The artifact is damaged or hostile, or no tar archive.
+        SettingFault: The directory cannot be written, or has files that no artifact left there.
     """
-    target = Path(os.path.realpath(settings.app_dir))
+    app_dir = Path(os.path.realpath(settings.app_dir))
+    if _is_in_place(settings):
+        yield Staged(app_dir, app_dir, settings.manifest_path, str(settings.manifest_path))
+        return
+    with _open(settings.artifact_path) as file, ExitStack() as staging:
+        artifact = _Artifact(settings, file, app_dir)
+        with _write_faults(settings):
+            artifact.refuse_strangers_files()
+            directory = staging.enter_context(_staging(_staging_place(app_dir)))
+            staged = _StagedArtifact(artifact, directory)
+        yield staged
+
+
+def _is_in_place(settings: Settings) -> bool:
+    """Whether there is an unpacked application to serve; else there is an artifact. Waits for one."""
     if settings.disable_unpack:
         if not _is_unpacked(settings):
             raise ArtifactMissingFault(
                 "FLASH_DISABLE_UNPACK is set, and there is no unpacked application.",
                 where=f"FLASH_MANIFEST_PATH={settings.manifest_path}",
-                remedy="put the application into FLASH_APP_DIR, mend FLASH_MANIFEST_PATH, or unset "
+                remedy="put the application into FLASH_APP_DIR, correct FLASH_MANIFEST_PATH, or unset "
                 "FLASH_DISABLE_UNPACK.",
             )
-        return target, accept(settings.manifest_path, target, str(settings.manifest_path))
+        return True
     if not _is_there(settings.artifact_path):
         if _is_unpacked(settings):
-            log.info("there is no artifact; serving what is in %s", target)
-            return target, accept(settings.manifest_path, target, str(settings.manifest_path))
+            log.info("there is no artifact: serving the application in %s", settings.app_dir)
+            return True
         _wait_for(settings)
-    started = time.monotonic()
-    with _open(settings.artifact_path) as file:
-        digest = _verify(file, settings)
-        members, accepted = _Unpacking(settings, target, digest, accept).run(file)
-    log.info(
-        "unpacked %s into %s",
-        settings.artifact_path,
-        target,
-        extra={"members": members, "seconds": round(time.monotonic() - started, 3)},
-    )
-    return target, accepted
+    return False
 
 
 def _is_there(path: Path) -> bool:
@@ -89,12 +110,12 @@ def _is_there(path: Path) -> bool:
 
 
 def _is_unpacked(settings: Settings) -> bool:
-    """Whether there is an application already; raises `SettingFault` where that cannot be told."""
+    """Whether there is an application already. Raises `SettingFault` if that cannot be determined."""
     try:
         return stat.S_ISREG(settings.manifest_path.stat().st_mode)
     except PermissionError as error:
         raise SettingFault(
-            f"The application's directory cannot be read by the user {os.geteuid()}: {error.strerror}.",
+            f"The user {os.geteuid()} cannot read the application's directory: {error.strerror}.",
             where=f"FLASH_APP_DIR={settings.app_dir}, for {settings.manifest_path}",
             remedy=_READABLE,
         ) from error
@@ -103,7 +124,7 @@ def _is_unpacked(settings: Settings) -> bool:
 
 
 def _wait_for(settings: Settings) -> None:
-    """Return once the artifact is there; the platform may mount it after the container has started."""
+    """Return once the artifact is there. The platform may mount it after the container has started."""
     path, begun = settings.artifact_path, time.monotonic()
     reminder = 0.0
     while not _is_there(path):
@@ -125,7 +146,7 @@ def _give_up(settings: Settings) -> NoReturn:
     except OSError:
         pass
     raise ArtifactMissingFault(
-        f"{why}, and no unpacked application either.",
+        f"{why}, and there is no unpacked application.",
         where=f"FLASH_BUILD_ARTIFACT_PATH={settings.artifact_path} and {settings.manifest_path}",
         remedy="mount the artifact that `flash build` wrote at the first path, or an unpacked application at "
         f"FLASH_APP_DIR={settings.app_dir}.",
@@ -140,12 +161,12 @@ def _open(path: Path) -> Iterator[BufferedReader]:
         raise ArtifactFault(
             "The build artifact is a directory.",
             where=str(path),
-            remedy="check the path on the host: Docker makes a directory where a file to mount is missing. "
+            remedy="check the path on the host: Docker creates a directory if the file to mount is missing. "
             "To serve an unpacked application, put it into FLASH_APP_DIR.",
         ) from None
     except OSError as error:
         raise ArtifactMissingFault(
-            f"The build artifact cannot be read by the user {os.geteuid()}: {error.strerror}.",
+            f"The user {os.geteuid()} cannot read the build artifact: {error.strerror}.",
             where=str(path),
             remedy=_READABLE,
         ) from error
@@ -154,60 +175,34 @@ def _open(path: Path) -> Iterator[BufferedReader]:
 
 
 def _verify(file: BufferedReader, settings: Settings) -> str:
-    """The artifact's SHA-256; raises `ArtifactFault` where FLASH_ARTIFACT_SHA256 is another."""
+    """The artifact's SHA-256. Raises `ArtifactFault` if FLASH_ARTIFACT_SHA256 is a different one."""
     digest = hashlib.file_digest(file, "sha256").hexdigest()
-    file.seek(0)
     if settings.artifact_sha256 not in (None, digest):
         raise ArtifactFault(
             f"The build artifact is not the expected one: its SHA-256 is {digest}.",
             where=str(settings.artifact_path),
-            remedy=f"FLASH_ARTIFACT_SHA256 expects {settings.artifact_sha256}: bring that artifact, or mend "
-            "the setting.",
+            remedy=f"provide the artifact whose SHA-256 is {settings.artifact_sha256}, or correct "
+            "FLASH_ARTIFACT_SHA256.",
         )
     return digest
 
 
-class _Unpacking(Generic[T]):
-    """One artifact on its way into `target`."""
+class _Artifact:
+    """An artifact that is open, and the directory that its application will be served from."""
 
-    def __init__(
-        self, settings: Settings, target: Path, digest: str, accept: Callable[[Path, Path, str], T]
-    ) -> None:
-        self._settings = settings
-        self._artifact = settings.artifact_path
+    def __init__(self, settings: Settings, file: BufferedReader, target: Path) -> None:
+        self.started = time.monotonic()
+        self.settings = settings
+        self.path = settings.artifact_path
+        self.target = target
+        self.digest = _verify(file, settings)
+        self._file = file
         self._limits = Limits(settings.artifact_max_members, settings.artifact_max_bytes)
-        self._target = target
-        self._digest = digest
-        self._accept = accept
 
-    def run(self, file: BufferedReader) -> tuple[int, T]:
-        """Unpack and move into place; returns the count of members, and what `accept` said."""
-        self._refuse_strangers_files()
-        beside = self._target.parent
+    def refuse_strangers_files(self) -> None:
+        """Raise `SettingFault` if the target has files that no artifact left there."""
         try:
-            beside.mkdir(parents=True, exist_ok=True)
-            if not os.path.ismount(self._target) and os.access(beside, os.W_OK | os.X_OK):
-                try:
-                    return self._unpack(file, beside, self._replace)
-                except OSError as error:
-                    # Only told by what cannot be done to it: a mount of the same file system, and a directory
-                    # of a lower layer of overlayfs, as the image's own is.
-                    if error.errno not in (errno.EBUSY, errno.EXDEV):
-                        raise
-                    file.seek(0)
-            self._target.mkdir(exist_ok=True)
-            return self._unpack(file, self._target, self._refill)
-        except OSError as error:
-            raise SettingFault(
-                f"The artifact cannot be unpacked: {error.strerror or error}.",
-                where=f"FLASH_APP_DIR={self._settings.app_dir}",
-                remedy="let the user that the container runs as write there, with space enough (where the "
-                f"root is read-only, `--tmpfs {self._settings.app_dir}`), or set FLASH_APP_DIR to another.",
-            ) from error
-
-    def _refuse_strangers_files(self) -> None:
-        try:
-            names = {entry.name for entry in self._target.iterdir()}
+            names = {entry.name for entry in self.target.iterdir()}
         except FileNotFoundError:
             return
         except NotADirectoryError:
@@ -217,75 +212,156 @@ class _Unpacking(Generic[T]):
         strangers = {name for name in names - _NOT_OURS if not name.startswith(_STAGING)}
         if strangers and MARKER not in names:
             raise SettingFault(
-                f"Unpacking would replace files that no artifact left there: {_some(strangers)}.",
-                where=f"FLASH_APP_DIR={self._settings.app_dir}",
+                f"Unpacking would replace files that did not come from an artifact: {_some(strangers)}.",
+                where=f"FLASH_APP_DIR={self.settings.app_dir}",
                 remedy="set FLASH_APP_DIR to an empty directory, or FLASH_DISABLE_UNPACK=1 to serve what is "
                 "there.",
             )
 
-    def _unpack(self, file: BufferedReader, where: Path, move: Callable[[Path, Path], None]) -> tuple[int, T]:
-        _remove_leftovers(where)
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=where))
-        try:
-            with _locked(staging):
-                app = staging / "app"
-                app.mkdir()
-                members = extract(file, app, self._limits, str(self._artifact))
-                self._refuse_marker(app)
-                accepted = self._accept(self._manifest(app), app, f"{self._artifact}: flash_manifest.json")
-                (app / MARKER).write_text(self._digest)
-                move(app, staging)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        return members, accepted
-
-    def _refuse_marker(self, app: Path) -> None:
-        if os.path.lexists(app / MARKER):
+    def extract(self, directory: Path) -> tuple[Path, Path, int]:
+        """Unpack the application into `directory`: its files, its manifest, and the count of members."""
+        files = directory / "app"
+        files.mkdir()
+        self._file.seek(0)
+        members = extract(self._file, files, self._limits, str(self.path))
+        if os.path.lexists(files / MARKER):
             raise ArtifactFault(
-                f"The build artifact has a {MARKER}, a name that the runtime keeps for itself.",
-                where=str(self._artifact),
+                f"The build artifact contains {MARKER}, a name that is reserved for the runtime.",
+                where=str(self.path),
                 remedy="build it from the project, not from a directory that an artifact was unpacked into.",
             )
+        manifest = self._manifest(files)
+        (files / MARKER).write_text(self.digest)
+        return files, manifest, members
 
-    def _manifest(self, app: Path) -> Path:
-        """The manifest of what is unpacked at `app`; raises `ArtifactFault` where it has none."""
-        manifest = Path(os.path.realpath(self._settings.manifest_path.parent))
-        if not manifest.is_relative_to(self._target):
-            return self._settings.manifest_path  # it comes from elsewhere
-        place = manifest.relative_to(self._target) / self._settings.manifest_path.name
-        if not (app / place).is_file():
-            there = _some({entry.name for entry in app.iterdir()})
+    def _manifest(self, files: Path) -> Path:
+        """The manifest of the unpacked `files`; raises `ArtifactFault` if they have none."""
+        wanted = self.settings.manifest_path
+        directory = Path(os.path.realpath(wanted.parent))
+        if not directory.is_relative_to(self.target):
+            return wanted  # it comes from elsewhere
+        place = directory.relative_to(self.target) / wanted.name
+        if not (files / place).is_file():
+            there = _some({entry.name for entry in files.iterdir()})
             raise ArtifactFault(
-                f"The build artifact has no {place}; it has {there}.",
-                where=str(self._artifact),
-                remedy="make it with `flash build`; by hand, pack the directory's content and not the "
+                f"The build artifact has no {place}. It has {there}.",
+                where=str(self.path),
+                remedy="make it with `flash build`. By hand, pack the directory's content and not the "
                 "directory itself: tar czf artifact.tar.gz -C DIRECTORY .",
             )
-        return app / place
+        return files / place
 
-    def _replace(self, app: Path, staging: Path) -> None:
-        """Put the whole directory in the target's place."""
-        if not self._target.exists():
-            app.rename(self._target)
+
+class _StagedArtifact(Staged):
+    """An artifact's application, unpacked into the staging directory `directory`."""
+
+    def __init__(self, artifact: _Artifact, directory: Path) -> None:
+        files, manifest, self._members = artifact.extract(directory)
+        super().__init__(artifact.target, files, manifest, f"{artifact.path}: flash_manifest.json")
+        self._artifact = artifact
+        self._directory = directory
+
+    def commit(self) -> None:
+        with _write_faults(self._artifact.settings):
+            self._move()
+        log.info(
+            "unpacked %s into %s",
+            self._artifact.path,
+            self.app_dir,
+            extra={
+                "members": self._members,
+                "seconds": round(time.monotonic() - self._artifact.started, 3),
+            },
+        )
+
+    def _move(self) -> None:
+        if self._directory.parent == self.app_dir:
+            _refill(self.app_dir, self.files, self._directory, self.manifest.name)
             return
-        app.chmod(self._target.stat().st_mode & 0o7777)
-        self._target.rename(staging / "old")
         try:
-            app.rename(self._target)
-        except OSError:
-            (staging / "old").rename(self._target)
-            raise
+            _replace(self.app_dir, self.files, self._directory)
+        except OSError as error:
+            # Only the attempt shows these: a mount of the same file system, and a directory of a lower layer
+            # of overlayfs, as the image's own is.
+            if error.errno not in (errno.EBUSY, errno.EXDEV):
+                raise
+            self._unpack_within()
 
-    def _refill(self, app: Path, staging: Path) -> None:
-        """Put the content into a target that itself must stay, the manifest last: it makes an application."""
-        manifest = self._settings.manifest_path.name
-        old = staging / "old"
-        old.mkdir()
-        for entry in _ordered(self._target, first=manifest, last=MARKER):
-            if entry.name not in _NOT_OURS and not entry.name.startswith(_STAGING):
-                shutil.move(entry, old / entry.name)  # copies what is in a lower layer
-        for entry in _ordered(app, first=MARKER, last=manifest):
-            entry.rename(self._target / entry.name)
+    def _unpack_within(self) -> None:
+        """Unpack once more, within the target: what was staged beside it may be on another file system."""
+        with _staging(self.app_dir) as directory:
+            files, manifest, _ = self._artifact.extract(directory)
+            if manifest.read_bytes() != self.manifest.read_bytes():
+                raise ArtifactFault(
+                    "The build artifact changed while it was being unpacked.",
+                    where=str(self._artifact.path),
+                    remedy="start again once it is complete; replace it by a rename, not by writing into it.",
+                )
+            _refill(self.app_dir, files, directory, manifest.name)
+
+
+@contextmanager
+def _write_faults(settings: Settings) -> Iterator[None]:
+    """Raises `SettingFault` for what the file system refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingFault(
+            f"The artifact cannot be unpacked: {error.strerror or error}.",
+            where=f"FLASH_APP_DIR={settings.app_dir}",
+            remedy="give the container's user write access and enough space there (with a read-only root: "
+            f"`--tmpfs {settings.app_dir}`), or set FLASH_APP_DIR to another directory.",
+        ) from error
+
+
+def _staging_place(target: Path) -> Path:
+    """The directory to stage in: beside the target, from where it can be replaced whole, or the target."""
+    beside = target.parent
+    beside.mkdir(parents=True, exist_ok=True)
+    if not os.path.ismount(target) and os.access(beside, os.W_OK | os.X_OK):
+        return beside
+    target.mkdir(exist_ok=True)
+    return target
+
+
+@contextmanager
+def _staging(where: Path) -> Iterator[Path]:
+    """A fresh directory in `where`, locked, which is removed at the end."""
+    _remove_leftovers(where)
+    directory = Path(tempfile.mkdtemp(prefix=_STAGING, dir=where))
+    try:
+        with _locked(directory):
+            yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _replace(target: Path, files: Path, staging: Path) -> None:
+    """Put the whole directory `files` in the target's place."""
+    if not target.exists():
+        files.rename(target)
+        return
+    files.chmod(target.stat().st_mode & 0o7777)
+    target.rename(staging / "old")
+    try:
+        files.rename(target)
+    except OSError:
+        (staging / "old").rename(target)
+        raise
+
+
+def _refill(target: Path, files: Path, staging: Path, manifest: str) -> None:
+    """Put the content of `files` into a target that itself must stay.
+
+    The manifest comes last: with it, the target is an application.
+    """
+    old = staging / "old"
+    old.mkdir()
+    for entry in _ordered(target, first=manifest, last=MARKER):
+        if entry.name not in _NOT_OURS and not entry.name.startswith(_STAGING):
+            shutil.move(entry, old / entry.name)  # copies what is in a lower layer
+    for entry in _ordered(files, first=MARKER, last=manifest):
+        entry.rename(target / entry.name)
 
 
 def _ordered(directory: Path, *, first: str, last: str) -> list[Path]:
@@ -298,21 +374,23 @@ def _some(names: set[str]) -> str:
 
 
 def _remove_leftovers(where: Path) -> None:
-    """Remove what an unpacking that was killed has left; another container's, at work, is locked."""
+    """Remove what a killed unpacking left behind. That of another container, which is at work, is locked."""
     for path in where.glob(f"{_STAGING}*"):
-        with _locked(path) as alone:
-            if alone:
+        with _locked(path) as is_ours:
+            if is_ours:
                 shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[bool]:
-    """Hold the directory's lock; false where another process holds it."""
+    """Hold the directory's lock; false if another process holds it."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = True
+        except BlockingIOError:
+            is_ours = False
+        yield is_ours
     finally:
         os.close(descriptor)

@@ -60,7 +60,7 @@ test-faults: $(SYNCED) ## Run the tests that inject faults into real processes u
 soak: $(SYNCED) ## Load with a fault at random every few seconds, for MINUTES=5; writes benchmarks/soak.md.
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
 
-bench: $(SYNCED) ## Measure speed, starts and memory beside the peers; 25 minutes; needs wrk and a quiet machine.
+bench: $(SYNCED) ## Measure speed beside the peers (25 minutes), or an earlier revision (ARGS='--baseline REV'); needs wrk.
 	@$(UV) sync --quiet --frozen --inexact --group bench --python $(PYTHON)
 	$(BIN)/python -m benchmarks.speed $(ARGS)
 

@@ -1,7 +1,8 @@
 """Measures everything and writes results/speed.json, results/speed.png and, for people, speed.md.
 
 `make bench` runs it; it needs a quiet machine with two cores, wrk, and PyPI the first time. A part of it
-(`--sides`, `--cases`, `--only`) is written to `.cache/bench/part/` instead.
+(`--sides`, `--cases`, `--only`) is written to `.cache/bench/part/` instead. With `--baseline REV` it compares
+this project with an earlier revision of itself (`baseline.py`), and with nobody else.
 """
 
 from __future__ import annotations
@@ -9,30 +10,51 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed import blocking, chart, environments, load, memory, report, sides, starts, throughput
+from benchmarks.speed import (
+    baseline,
+    blocking,
+    chart,
+    environments,
+    memory,
+    report,
+    sides,
+    starts,
+    throughput,
+)
 from benchmarks.speed.cases import all_cases
+from benchmarks.speed.conditions import conditions
 from benchmarks.speed.processes import Cores
+from benchmarks.speed.progress import announced, say
 
 HERE = Path(__file__).parent.parent
 PARTS = ("throughput", "ping", "starts", "memory")
 _MOST_PING_ROUNDS = 3
 _MOST_MEMORY_ROUNDS = 2
-_BEGAN = time.monotonic()
+_ROUNDS, _SECONDS = 5, 2
 
 
 def main() -> None:
     """Install, measure, write."""
     options = arguments()
-    wrk = load.wrk_version()
+    found = conditions()
     cores = Cores.choose()
     os.sched_setaffinity(0, {cores.load})
+    if options.baseline is None:
+        against_peers(options, found, cores)
+    else:
+        rounds, seconds = options.rounds or baseline.ROUNDS, options.seconds or baseline.SECONDS
+        results = found | baseline.measure(options.baseline, rounds, seconds, cores)
+        baseline.conclude(results, HERE / "results" / "baseline.json")
+
+
+def against_peers(options: argparse.Namespace, found: dict[str, str], cores: Cores) -> None:
+    """Measure all sides, write the results and the page for people."""
+    rounds, seconds = options.rounds or _ROUNDS, options.seconds or _SECONDS
+    parts = options.only or PARTS
     compared = [side for side in sides.SIDES if not options.sides or side.name in options.sides]
     cases = [case for case in all_cases() if not options.cases or case.name in options.cases]
     for name in dict.fromkeys(side.environment for side in sides.SIDES):
@@ -42,12 +64,9 @@ def main() -> None:
     artifact = sides.build()
     throughput.prepare(all_cases())
     results: dict[str, Any] = {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": f"{os.cpu_count()} cores ({processor()}), {platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "wrk": wrk,
-        "rounds": options.rounds,
-        "seconds": options.seconds,
+        **found,
+        "rounds": rounds,
+        "seconds": seconds,
         "versions": {
             name: environments.versions(name) for name in dict.fromkeys(s.environment for s in sides.SIDES)
         },
@@ -61,18 +80,18 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
-        if "throughput" in options.only:
+        if "throughput" in parts:
             results["throughput"] = [
-                throughput.measure_round(compared, cases, options.seconds, number, cores, place, say)
-                for number in announced("requests a second", options.rounds)
+                throughput.measure_round(compared, cases, seconds, number, cores, place)
+                for number in announced("requests a second", rounds)
             ]
-        if "ping" in options.only:
-            results["ping"] = measure_ping(min(options.rounds, _MOST_PING_ROUNDS), cores, place)
-        if "starts" in options.only:
-            results["starts"] = measure_starts(2 * options.rounds, artifact, cores, place)
-        if "memory" in options.only:
-            results["memory"] = measure_memory(min(options.rounds, _MOST_MEMORY_ROUNDS), cores, place)
-    whole = set(options.only) == set(PARTS) and not options.sides and not options.cases
+        if "ping" in parts:
+            results["ping"] = measure_ping(min(rounds, _MOST_PING_ROUNDS), cores, place)
+        if "starts" in parts:
+            results["starts"] = measure_starts(2 * rounds, artifact, cores, place)
+        if "memory" in parts:
+            results["memory"] = measure_memory(min(rounds, _MOST_MEMORY_ROUNDS), cores, place)
+    whole = set(parts) == set(PARTS) and not options.sides and not options.cases
     write(results, HERE if whole else environments.CACHE / "part")
 
 
@@ -92,7 +111,7 @@ def measure_starts(rounds: int, artifact: Path, cores: Cores, place: Path) -> di
     found: dict[str, dict[str, list[Any]]] = {starts.UNPACKED: {}, starts.PACKED: {}}
     for number in announced("cold starts", rounds + 1):
         for name, way in starts.STARTS:
-            start = starts.measure(name, way, artifact, cores, place)
+            start = starts.measure(sides.side(name), way, artifact, cores, place)
             if number > 0:  # the first one warms the page cache, and compiles what lies unpacked
                 found[way].setdefault(name, []).append(start)
     return found
@@ -116,24 +135,6 @@ def missing(compared: list[sides.Side], cases: list[Any]) -> dict[str, dict[str,
     }
 
 
-def announced(what: str, rounds: int) -> Any:
-    for number in range(rounds):
-        say(f"{what}: {number + 1} of {rounds}")
-        yield number
-
-
-def say(text: str) -> None:
-    passed = round(time.monotonic() - _BEGAN)
-    print(f"{passed // 60:3d}:{passed % 60:02d}  {text}", flush=True)
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
 def write(results: dict[str, Any], place: Path) -> None:
     (place / "results").mkdir(parents=True, exist_ok=True)
     (place / "results" / "speed.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -144,16 +145,32 @@ def write(results: dict[str, Any], place: Path) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench ARGS=…", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="of everything, by turns")
-    parser.add_argument("--seconds", type=int, default=2, help="of load, for each side and case in a round")
+    parser.add_argument(
+        "--baseline", metavar="REV", help="compare with an earlier revision of this project, and nobody else"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        help=f"of everything, by turns; {_ROUNDS}, or {baseline.ROUNDS} beside a baseline",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=int,
+        help=f"of load, a side, case and turn; {_SECONDS}, or {baseline.SECONDS} beside a baseline",
+    )
     parser.add_argument(
         "--sides", nargs="+", choices=[side.name for side in sides.SIDES], help="some of them"
     )
     parser.add_argument(
         "--cases", nargs="+", choices=[case.name for case in all_cases()], help="some of them"
     )
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="some parts of it")
-    return parser.parse_args()
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="some parts of it")
+    options = parser.parse_args()
+    if options.baseline is not None and (options.sides or options.cases or options.only):
+        parser.error("--baseline goes without --sides, --cases and --only")
+    if options.rounds is not None and options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    return options
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+from benchmarks.speed import revisions
 from tests.vendor import UV, VENDOR
 
 ROOT = Path(__file__).parent.parent.parent
@@ -29,6 +31,11 @@ REQUIREMENTS = {
 }
 """By environment; this project's own comes from uv.lock."""
 _NOTABLE = (
+    VENDOR.partition("==")[0],
+    OURS,
+    "litserve",
+    "bentoml",
+    "mosec",
     "fastapi",
     "starlette",
     "pydantic",
@@ -39,45 +46,77 @@ _NOTABLE = (
     "orjson",
     "msgspec",
 )
+"""The packages whose versions matter here; each environment's own comes first."""
 _INSTALL_SECONDS = 900
 
 
 def install(name: str) -> Path:
     """The environment's `bin`; installed where it is missing, or asks for something else than before."""
-    place = CACHE / f"{name}-{TAG}"
+    place = _place(name)
     if name == OURS:
-        # Whatever the tree has now, installed as users install it: no editable path hooks at start-up.
-        command = ["sync", "--frozen", "--no-default-groups", "--no-editable", "--compile-bytecode"]
-        _uv(*command, "--reinstall-package", OURS, "--python", sys.executable, environment=place)
+        _sync(ROOT, place)  # whatever the tree has now
         return place / "bin"
-    wanted = hashlib.sha256(json.dumps([sys.version, REQUIREMENTS[name]]).encode()).hexdigest()
-    done = place / "installed"
-    if not done.exists() or done.read_text() != wanted:
+    wanted = _digest(sys.version, REQUIREMENTS[name])
+    if not _installed(place, wanted):
         _uv("venv", "--clear", "--python", sys.executable, str(place))
         python = str(place / "bin" / "python")
         _uv("pip", "install", "--compile-bytecode", "--python", python, *REQUIREMENTS[name])
-        done.write_text(wanted)
+        (place / "installed").write_text(wanted)
     return place / "bin"
+
+
+def install_commit(commit: str) -> str:
+    """The name of this project's environment as of that commit, with the dependencies it locks.
+
+    A commit does not change, so its environment is kept: the next run with it installs nothing.
+    """
+    name = f"{OURS}-{commit[:12]}"
+    place, wanted = _place(name), _digest(sys.version, commit)
+    if not _installed(place, wanted):
+        with tempfile.TemporaryDirectory() as source:
+            revisions.export(commit, Path(source))
+            _sync(Path(source), place)
+        (place / "installed").write_text(wanted)
+    return name
 
 
 def versions(name: str) -> dict[str, str]:
     """What is installed there, of the packages that matter here; its own first."""
-    python = str(CACHE / f"{name}-{TAG}" / "bin" / "python")
+    python = str(_place(name) / "bin" / "python")
     found = {
         package["name"]: package["version"]
         for package in json.loads(_uv("pip", "list", "--format", "json", "--python", python))
     }
-    own = VENDOR.partition("==")[0] if name == "vendor" else name
-    return {package: found[package] for package in dict.fromkeys((own, *_NOTABLE)) if package in found}
+    return {package: found[package] for package in _NOTABLE if package in found}
 
 
-def _uv(*arguments: str, environment: Path | None = None) -> str:
+def _place(name: str) -> Path:
+    return CACHE / f"{name}-{TAG}"
+
+
+def _digest(*wanted: object) -> str:
+    return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()
+
+
+def _installed(place: Path, wanted: str) -> bool:
+    done = place / "installed"
+    return done.exists() and done.read_text() == wanted
+
+
+def _sync(source: Path, place: Path) -> None:
+    """Install this project from there as users install it: no editable path hooks at start-up."""
+    command = ["sync", "--frozen", "--no-default-groups", "--no-editable", "--compile-bytecode"]
+    command += ["--reinstall-package", OURS, "--python", sys.executable]
+    _uv(*command, environment=place, directory=source)
+
+
+def _uv(*arguments: str, environment: Path | None = None, directory: Path = ROOT) -> str:
     environ = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
     if environment is not None:
         environ["UV_PROJECT_ENVIRONMENT"] = str(environment)
     done = subprocess.run(
         [UV, *arguments],
-        cwd=ROOT,
+        cwd=directory,
         env=environ,
         check=False,
         capture_output=True,

@@ -72,6 +72,13 @@ class Group:
                 if os.sched_getaffinity(pid) != {core}:
                     raise SystemExit(f"process {pid} of {self.process.args} has left core {core}")
 
+    def ending(self) -> str:
+        """How the server has ended, and what it logged last; nothing while it runs."""
+        if self.process.poll() is None:
+            return ""
+        last = self.last_lines().rstrip().rpartition("\n")[2]
+        return f"; the server ended with {self.process.returncode}: {last}"
+
     def last_lines(self) -> str:
         return self.log.read_bytes()[-4000:].decode(errors="replace")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from benchmarks.speed import figures, sides, starts
 from benchmarks.speed.blocking import HANDLER_SECONDS, INTERVAL_SECONDS
-from benchmarks.speed.figures import Results, Spread
+from benchmarks.speed.figures import Bar, Results, Spread
 from benchmarks.speed.memory import FEW, MANY
 
 _MEANWHILE = {"/sleep": "sleeps (`time.sleep`)", "/spin": "spins (pure Python)"}
@@ -36,13 +36,16 @@ def bars(results: Results) -> list[str]:
     rows = []
     for bar in figures.BARS:
         figure = bar.figure(results)
-        asked = f"{'>=' if bar.at_least else '<='} {bar.asked:g} {bar.unit}"
         if figure is None:
-            rows.append([bar.title, asked, "not measured", ""])
+            rows.append([bar.title, asked(bar), "not measured", ""])
             continue
         verdict = "met" if bar.met(figure) else f"**missed by {bar.missed_by(figure):.0%}**"
-        rows.append([bar.title, asked, spread(figure, significant), verdict])
+        rows.append([bar.title, asked(bar), spread(figure, significant), verdict])
     return [*heading("What was asked"), *table(["", "asked", "reached", ""], rows)]
+
+
+def asked(bar: Bar) -> str:
+    return f"{'>=' if bar.at_least else '<='} {bar.asked:g} {bar.unit}"
 
 
 def summary(results: Results) -> list[str]:

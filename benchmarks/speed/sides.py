@@ -9,7 +9,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.speed import environments
@@ -24,6 +24,8 @@ ANSWERS = CACHE / "answers.json"
 
 LIMIT = "raw ASGI (the limit)"
 OURS = "flash-runtime"
+BASELINE = "baseline"
+"""This project as of an earlier commit."""
 OURS_QUIET = "flash-runtime, access log off"
 VENDOR = "vendor's worker"
 VENDOR_QUIET = "vendor's worker, access log off"
@@ -50,6 +52,8 @@ class Side:
     """What it does instead, by that need."""
     only: tuple[str, ...] = ()
     """The cases that it is there for; all, where empty."""
+    unpacks: bool = False
+    """Whether it unpacks an artifact of its own accord."""
 
     def environ_for(self, port: int, workers: int = 1) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
@@ -113,12 +117,14 @@ SIDES = [
         environments.OURS,
         _flash_runtime,
         environ=_FLASH,
+        unpacks=True,
     ),
     Side(
         OURS_QUIET,
         environments.OURS,
         _flash_runtime,
         environ={**_FLASH, "FLASH_ACCESS_LOG": "off"},
+        unpacks=True,
     ),
     Side(VENDOR, "vendor", _uvicorn(_HANDLER, *_VENDOR_OPTIONS), APPLICATION, environ=_THE_VENDORS),
     Side(
@@ -156,6 +162,11 @@ SIDES = [
 
 def side(name: str) -> Side:
     return next(each for each in SIDES if each.name == name)
+
+
+def baseline(environment: str) -> Side:
+    """This project as another environment has it: all but the executable is as with OURS."""
+    return replace(side(OURS), name=BASELINE, environment=environment)
 
 
 def build() -> Path:

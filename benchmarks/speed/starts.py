@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks.images import ping
 from benchmarks.speed import sides
 from benchmarks.speed.processes import Cores, running
+from benchmarks.speed.sides import Side
 from tests.serving import free_port
 
 UNPACKED, PACKED = "unpacked", "artifact"
@@ -34,15 +35,14 @@ _POLL_SECONDS = 0.002
 _LATER_POLL_SECONDS = 0.01
 
 
-def measure(name: str, way: str, artifact: Path, cores: Cores, place: Path) -> dict[str, float]:
+def measure(side: Side, way: str, artifact: Path, cores: Cores, place: Path) -> dict[str, float]:
     """Seconds to the first answer, by its status."""
-    side = sides.side(name)
     port = free_port()
     command, environ, directory = side.command_for(port), side.environ_for(port), side.directory
     with tempfile.TemporaryDirectory(dir=place) as empty:
         if way == PACKED:
             directory = Path(empty)
-            if name == sides.OURS:
+            if side.unpacks:
                 environ = _unpacking(environ, artifact, directory / "app")
             else:
                 line = f"tar xzf {shlex.quote(str(artifact))} && exec {shlex.join(map(str, command))}"
@@ -57,7 +57,7 @@ def measure(name: str, way: str, artifact: Path, cores: Cores, place: Path) -> d
                 if status is not None:
                     first.setdefault(str(status), passed)
                 if passed > _LIMIT_SECONDS or group.process.poll() is not None:
-                    raise SystemExit(f"{name} was not ready in {passed:.0f} s:\n{group.last_lines()}")
+                    raise SystemExit(f"{side.name} was not ready in {passed:.0f} s:\n{group.last_lines()}")
                 time.sleep(_LATER_POLL_SECONDS if first else _POLL_SECONDS)
             return first
 

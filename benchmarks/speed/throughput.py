@@ -12,7 +12,7 @@ import http.client
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks.speed import load, sides
 from benchmarks.speed.cases import Case
 from benchmarks.speed.processes import Cores, Group, running
+from benchmarks.speed.progress import say
 from benchmarks.speed.report import significant
 from benchmarks.speed.sides import Side
 from tests.serving import free_port
@@ -49,7 +50,6 @@ def measure_round(
     number: int,
     cores: Cores,
     place: Path,
-    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """One round: by case and side what `load.Run` has, or an `error`; and how busy idle servers are."""
     # Another one begins in each round.
@@ -68,20 +68,21 @@ def measure_round(
             for side in order:
                 if can(side, case):
                     group, port = servers[side.name]
-                    found[case.name][side.name] = _measure(side, case, seconds, group, port, cores, place)
+                    found[case.name][side.name] = measure(side, case, seconds, group, port, cores, place)
             say(f"{case.title}: " + ", ".join(_short(*each) for each in found[case.name].items()))
     return {"cases": found, "idle": idle}
 
 
-def _measure(
+def measure(
     side: Side, case: Case, seconds: int, group: Group, port: int, cores: Cores, place: Path
 ) -> dict[str, Any]:
+    """One side and case, once: what `load.Run` has, or an `error`."""
     try:
         load.verify(case, port, validates=side.name != sides.LIMIT)
         run = load.measure(case, port, seconds, place)
         group.check(cores.server)
     except (load.Failed, ValueError, OSError, http.client.HTTPException) as error:
-        return {"error": f"{error or type(error).__name__}"}
+        return {"error": f"{error or type(error).__name__}{group.ending()}"}
     return asdict(run)
 
 

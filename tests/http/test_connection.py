@@ -65,7 +65,7 @@ def test_a_head_whose_rest_is_not_read_for_long_is_not_late():
     connection.connection_made(transport)
     connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2 + b"GET / HT")
     assert not transport.reading
-    connection._head_since -= 2 * HEAD_SECONDS  # as if it had come long ago
+    connection._parser.head_since -= 2 * HEAD_SECONDS  # as if it had come long ago
     connection.look_after(time.monotonic())
     assert connection.refusal is None
     opener.requests[0].answer(connection)

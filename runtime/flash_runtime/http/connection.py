@@ -1,9 +1,8 @@
-"""HTTP/1.1 on one connection: bytes to requests, each in its turn, and bounds on what a client may send.
+"""HTTP/1.1 on one connection: requests, each in its turn, and bounds on how long a client may take.
 
-httptools parses. A request's head has a limit in bytes and in time, and an offer to upgrade to another
-protocol is passed over, as RFC 9110 (section 7.8) lets a server do. Requests that come before an earlier one
-is answered wait for their turn. Whoever answers is told that the client has left, and an answer that comes
-before the request's end is not lost.
+Requests that come before an earlier one is answered wait for their turn. A request hears that its client has
+left. A response that is written before the request's end is not lost: the connection lingers until the client
+has read it.
 """
 
 from __future__ import annotations
@@ -16,21 +15,17 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol
 
-import httptools
-
-from flash_runtime.http.head import Head, Headers
+from flash_runtime.http.head import Head
+from flash_runtime.http.parser import RequestParser
 from flash_runtime.http.writer import JSON, whole
 
-HEAD_BYTES = 64 * 1024
-"""The most that a request line and its headers may take together."""
 HEAD_SECONDS = 30.0
 """How long a client may take to send them, from the first byte to the last."""
 KEEP_ALIVE_SECONDS = 600.0
-"""How long a connection may be silent; as the vendor's image has it: a balancer's pool must be the side that
-closes idle connections."""
+"""How long a connection may be silent, as in the vendor's image: a balancer's pool, and not this side, must
+close idle connections."""
 LINGER_SECONDS = 2.0
 """How long a client that was refused may take to read why."""
-_OFFERS = (b"upgrade", b"http2-settings")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -96,33 +91,21 @@ class Connection(asyncio.Protocol):
         self.server: tuple[str, int] | None = None
         self.client: tuple[str, int] | None = None
         self.refusal: tuple[HTTPStatus, str] | None = None
-        """Why nothing more is read: a status and a detail. A request that is cut off by it answers so."""
+        """Why nothing more is read: a status and a detail. A request that it cuts off is answered with
+        them."""
         self.quiet_since = 0.0
         """When something last came or left, on the clock of `time.monotonic()`."""
-        self._parser = self._new_parser()
-        self._url = b""
-        self._headers: Headers = []
-        self._head_since: float | None = None
-        """When the head began that is still to be completed."""
-        self._bytes = 0
-        """What came of a head, of trailers or of a chunk's extension: since the last sign of progress."""
-        self._upgrading = False
+        self._parser = RequestParser(self)
         self._lingering_since: float | None = None
         self._reading: Request | None = None
         """The request whose body is still to come."""
         self._answering: Request | None = None
         """The request whose turn it is."""
         self._pipeline: deque[Request] = deque()
-        """The requests behind it, or behind answers that the client does not take: nothing is read then."""
+        """The requests behind it, or behind responses that the client does not take: nothing is read then."""
         self._advancing = False
         self._paused = False
         self._unflushed: list[Request] = []
-
-    def _new_parser(self) -> Any:
-        parser = httptools.HttpRequestParser(self)
-        # What a client sends behind a request that asks for the connection's end is not an error of that one.
-        parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        return parser
 
     # What the transport says.
 
@@ -135,28 +118,22 @@ class Connection(asyncio.Protocol):
         self.state.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has left, or was left."""
+        """The client has left, or was closed."""
         self.state.connections.discard(self)
         lost = [*self._unflushed, *([self._answering] if self._answering is not None else [])]
         self._unflushed = []
         self._answering = self._reading = None
         self._pipeline.clear()
-        self._parser = None
+        self._parser.close()
         for request in lost:
             request.on_lost()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, and refuse what is no HTTP or a head that is too long already."""
+        """Parse what came, and let the request go on whose turn it is."""
         if self.refusal is not None:
             return
-        self.quiet_since = time.monotonic()
-        self._bytes += len(data)
-        try:
-            self._feed(data)
-        except httptools.HttpParserError:
-            self._refuse(HTTPStatus.BAD_REQUEST, "This is no HTTP request.")
-        if (self._head_since is not None or self.in_body) and self._bytes > HEAD_BYTES:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
+        self.quiet_since = now = time.monotonic()
+        self._parser.feed(data, now)
         self._advance()
 
     def pause_writing(self) -> None:
@@ -172,86 +149,36 @@ class Connection(asyncio.Protocol):
             request.on_flushed()
         self._advance()
 
-    # What the parser says.
+    # What the parser says (`parser.Reader`).
 
-    def _feed(self, data: bytes) -> None:
-        while True:
-            try:
-                self._parser.feed_data(data)
-                return
-            except httptools.HttpParserUpgrade as upgrade:
-                if self.refusal is not None:
-                    return
-                # The parser takes what follows for another protocol: a new one reads it, and the head, again.
-                data = self._head_without_offer() + data[upgrade.args[0] :]
-                self._upgrading = False
-                self._parser = self._new_parser()
-
-    def _head_without_offer(self) -> bytes:
-        version = self._parser.get_http_version().encode()
-        lines = [b"%s %s HTTP/%s" % (self._parser.get_method(), self._url, version)]
-        for name, value in self._headers:
-            if name == b"connection":
-                kept = [each for each in value.split(b",") if each.strip().lower() not in _OFFERS]
-                if kept:
-                    lines.append(b"connection: " + b",".join(kept))
-            elif name not in _OFFERS:
-                lines.append(b"%s: %s" % (name, value))
-        return b"\r\n".join([*lines, b"", b""])
-
-    def on_message_begin(self) -> None:
-        """A head begins."""
-        self._head_since = self.quiet_since
-        self._bytes = 0
-        self._url = b""
-        self._headers = []
-
-    def on_url(self, url: bytes) -> None:
-        """A part of the request's target."""
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A header. One that comes after the body (a trailer) was not there when the request was let in."""
-        if self._head_since is not None:
-            self._headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        """A head is whole: it becomes a request, unless it is too long or is to be read again."""
-        self._head_since, self._bytes = None, 0
-        if self.refusal is not None:
-            return
-        parser, headers = self._parser, self._headers
-        method, version = parser.get_method(), parser.get_http_version()
-        if len(self._url) + sum([len(name) + len(value) + 4 for name, value in headers]) > HEAD_BYTES:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, _TOO_LARGE)
-        elif method == b"CONNECT":
-            self._refuse(HTTPStatus.NOT_IMPLEMENTED, "CONNECT is for proxies, and this is none.")
-        elif parser.should_upgrade():
-            self._upgrading = True
+    def on_head(self, head: Head) -> None:
+        """A request begins: it is its turn, or it waits for it."""
+        request = self._reading = self._opener.open(self, head)
+        if self._answering is None and not self._pipeline and not self._paused:
+            self._answering = request
         else:
-            kept = version != "1.0" and parser.should_keep_alive()
-            head = Head(method.decode("ascii"), self._url, headers, version, keep_alive=kept)
-            request = self._reading = self._opener.open(self, head)
-            if self._answering is None and not self._pipeline and not self._paused:
-                self._answering = request
-            else:
-                self._pipeline.append(request)
-                if len(self._pipeline) == 1:
-                    self.transport.pause_reading()
+            self._pipeline.append(request)
+            if len(self._pipeline) == 1:
+                self.transport.pause_reading()
 
-    def on_body(self, body: bytes) -> None:
+    def on_body(self, data: bytes) -> None:
         """A part of the body."""
-        self._bytes = 0
-        if self._reading is not None and self.refusal is None:
-            self._reading.on_body(body)
+        if self._reading is not None:
+            self._reading.on_body(data)
 
-    def on_message_complete(self) -> None:
+    def on_body_end(self) -> None:
         """The request is whole."""
-        if self._reading is not None and self.refusal is None and not self._upgrading:
+        if self._reading is not None:
             self._reading.on_body_end()
             self._reading = None
 
-    # What those say who answer.
+    def refuse(self, status: HTTPStatus, detail: str) -> None:
+        """Read no more; `_advance` says why once the responses that are due before have left."""
+        if self.refusal is None:
+            self.refusal = status, detail
+            self._parser.abandon_head()
+
+    # What the gate says.
 
     @property
     def in_body(self) -> bool:
@@ -260,14 +187,14 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is on it: neither one that comes, nor one that is answered or not yet read."""
-        if self._head_since is not None or self.transport.get_write_buffer_size():
+        """Whether it has no request: none that arrives, is answered or waits."""
+        if self._parser.head_since is not None or self.transport.get_write_buffer_size():
             return False
         return self._answering is None and not self._pipeline
 
     @property
     def is_open(self) -> bool:
-        """Whether an answer can still be written."""
+        """Whether a response can still be written."""
         return self._lingering_since is None and not self.transport.is_closing()
 
     def on_request_seen(self) -> None:
@@ -280,7 +207,7 @@ class Connection(asyncio.Protocol):
         self.transport.write(_CONTINUE)
 
     def on_response_complete(self, request: Request) -> None:
-        """The answer to the request is written: the next one's turn comes, or the connection's end."""
+        """The response to the request is written: the next one's turn comes, or the connection's end."""
         self.quiet_since = time.monotonic()
         if not request.keep_alive:
             self.close()
@@ -288,7 +215,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_flushed(self) -> bool:
-        """Whether the client takes what is written as fast as it comes; else `on_flushed` is called later."""
+        """Whether the client takes what is written as fast as it comes; if not, use `watch_flush`."""
         return not self._paused
 
     def watch_flush(self, request: Request) -> None:
@@ -296,14 +223,15 @@ class Connection(asyncio.Protocol):
         self._unflushed.append(request)
 
     def close(self) -> None:
-        """Close, once what is written has left; where a body is still to come, soon, so that it does."""
+        """Close once what is written has left. If a body is still to come, linger until the client has
+        read."""
         if self.in_body:
             self._linger()
         else:
             self.transport.close()
 
     def break_off(self, *, flush: bool) -> None:
-        """Close in the midst of a request or its answer: the only way left to tell the client.
+        """Close in the middle of a request or a response, which is all that is left to do.
 
         With `flush`, what was written before still leaves.
         """
@@ -313,34 +241,35 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     def shutdown(self) -> None:
-        """Close once what is on it is answered; uvicorn's server calls this."""
+        """Close once its request is answered. uvicorn's server calls this."""
         if self._answering is None:
             self.transport.close()
         else:
             self._answering.close_after_response()
 
     def look_after(self, now: float) -> None:
-        """Refuse a head that comes too slowly, and close what has been silent or lingering for too long."""
+        """Refuse a head that comes too slowly; close if it was silent, or has lingered, for too long."""
         if self._lingering_since is not None:
             if now - self._lingering_since > LINGER_SECONDS:
                 self.transport.close()
         elif self._is_head_late(now):
             detail = f"The head was not sent within {HEAD_SECONDS:g} seconds."
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, detail)
+            self.refuse(HTTPStatus.REQUEST_TIMEOUT, detail)
             self._advance()
         elif self._answering is None and now - self.quiet_since > KEEP_ALIVE_SECONDS:
             self.transport.abort()  # with what it has not taken in all that time
 
     def _is_head_late(self, now: float) -> bool:
         # With requests that wait for their turn, nothing is read that could be late.
-        return self._head_since is not None and not self._pipeline and now - self._head_since > HEAD_SECONDS
+        since = self._parser.head_since
+        return since is not None and not self._pipeline and now - since > HEAD_SECONDS
 
     # Turns.
 
     def _advance(self) -> None:
         """Let the request go on whose turn it is, and after it those that can be answered at once."""
         if self._advancing:
-            return  # by an answer within the loop below
+            return  # a response was written within the loop below
         self._advancing = True
         try:
             while self._answering is not None or self._take_turn():
@@ -356,21 +285,14 @@ class Connection(asyncio.Protocol):
             self._answer_refusal()
 
     def _take_turn(self) -> bool:
-        """Give the next request its turn, once the client takes the answers before it."""
+        """Give the next request its turn, once the client takes the responses before it."""
         if not self._pipeline or self._paused or not self.is_open:
             return False
         self._answering = self._pipeline.popleft()
         if not self._pipeline:
             self.transport.resume_reading()
-            if self._head_since is not None:
-                self._head_since = self.quiet_since  # its rest was not read
+            self._parser.restart_head(self.quiet_since)
         return True
-
-    def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        """Read no more; `_advance` says why when the answers that are due before have left."""
-        if self.refusal is None:
-            self.refusal = status, detail
-            self._head_since = None
 
     def _answer_refusal(self) -> None:
         assert self.refusal is not None, "there is one"
@@ -382,7 +304,7 @@ class Connection(asyncio.Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Close soon: closing with something unread resets the connection, and the answer with it."""
+        """Close soon. Closing with something unread resets the connection, and the response is lost."""
         if not self.is_open:
             return
         self._lingering_since = time.monotonic()
@@ -394,6 +316,3 @@ class Connection(asyncio.Protocol):
 def _address(name: Any) -> tuple[str, int] | None:
     """Host and port of a socket's name."""
     return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None
-
-
-_TOO_LARGE = f"The request line and the headers are larger than {HEAD_BYTES} bytes."

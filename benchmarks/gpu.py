@@ -283,10 +283,14 @@ def table(rows: list[Row]) -> str:
     """The rows in Markdown, with three digits of each figure."""
     names = list(rows[0])
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    for row in rows:
-        cells = [f"{row[name]:.3g}" if isinstance(row[name], float) else str(row[name]) for name in names]
-        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def _cell(value: str | int | float) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return str(value)
 
 
 @contextlib.contextmanager

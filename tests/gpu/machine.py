@@ -150,8 +150,8 @@ def what_is_missing() -> str | None:
 
 
 def driver_environment() -> dict[str, str]:
-    """What a process may need to find the driver here, and `serve` would leave out."""
-    return {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    """What a process may need to find the driver and torch here, and `serve` would leave out."""
+    return {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "PYTHONPATH") if name in os.environ}
 
 
 def wait_until_ready(server: Server) -> None:

@@ -175,7 +175,7 @@ class Run:
             self._make_environment(self._environment)
         self._python = str(self._environment / "bin" / "python")
         probe = self._do(Step("look at torch and the devices"), [self._python, "-c", _PROBE], _SET_UP_SECONDS)
-        results.machine |= json.loads(probe.output.splitlines()[-1])
+        results.machine |= json.loads(probe.output.strip().splitlines()[-1])
 
     def _nvidia_smi(self) -> list[str]:
         query = "--query-gpu=name,uuid,driver_version,memory.total,memory.used"
@@ -306,6 +306,9 @@ class Run:
         seconds = min(seconds, max(1.0, self._ends - began))
         output = self._work / "output"
         env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        env.pop(
+            "PYTHONPATH", None
+        )  # it would come before the kit's wheels; `machine_packages` has what is in it
         with output.open("wb") as sink:
             process = subprocess.Popen(
                 command,

@@ -199,12 +199,15 @@ def test_a_kit_that_is_stopped_writes_what_it_has_and_leaves_no_process(kit):
 def test_packages_of_a_virtual_environment_that_runs_the_kit_are_the_machines_too(tmp_path):
     venv.create(tmp_path / "venv", symlinks=True)
     [packages] = (tmp_path / "venv").glob("lib/python*/site-packages")
+    other = tmp_path / "on PYTHONPATH"
+    other.mkdir()
     code = f"import sys; sys.path.append({os.fspath(Path(run.__file__).parent)!r})\n"
     code += "import run; print(run.machine_packages())"
-    done = subprocess.run(
-        [tmp_path / "venv/bin/python", "-c", code], capture_output=True, text=True, check=True
-    )
+    command = [tmp_path / "venv/bin/python", "-c", code]
+    environ = {**os.environ, "PYTHONPATH": str(other)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
     assert repr(str(packages)) in done.stdout
+    assert repr(str(other)) in done.stdout
     assert "lib-dynload" not in done.stdout
 
 

@@ -23,6 +23,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -43,6 +44,10 @@ _BENCHMARK_SECONDS = 150
 _KILL_SECONDS = 5
 """For processes to be gone once they are killed: one that hangs in the driver never is."""
 _TAIL_LINES = 60
+_INSTALL_OPTIONS = (
+    *("--no-index", "--no-deps", "--ignore-installed", "--no-cache-dir"),
+    *("--disable-pip-version-check", "--quiet"),
+)
 
 _PROBE = """
 import json, platform
@@ -59,7 +64,7 @@ names = ("flash-runtime", "fastapi", "gunicorn", "uvicorn", "uvloop", "httptools
 found["packages"] = {name: of(name) for name in names}
 try:
     import torch
-except ImportError as error:
+except Exception as error:  # where a library of its own is missing, not only ImportError
     found["missing"] = f"torch cannot be imported: {error}"
 else:
     found["torch"], found["cuda"] = torch.__version__, torch.version.cuda
@@ -174,7 +179,7 @@ class Run:
             self._environment = self._work / "environment"
             self._make_environment(self._environment)
         self._python = str(self._environment / "bin" / "python")
-        probe = self._do(Step("look at torch and the devices"), [self._python, "-c", _PROBE], _SET_UP_SECONDS)
+        probe = self._do("look at torch and the devices", [self._python, "-c", _PROBE])
         results.machine |= json.loads(probe.output.strip().splitlines()[-1])
 
     def _nvidia_smi(self) -> list[str]:
@@ -187,7 +192,7 @@ class Run:
 
     def _make_environment(self, environment: Path) -> None:
         make = [sys.executable, "-m", "venv", "--system-site-packages", "--without-pip", str(environment)]
-        self._do(Step("make a virtual environment"), make, _SET_UP_SECONDS)
+        self._do("make a virtual environment", make)
         [packages] = environment.glob("lib/python*/site-packages")
         lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in machine_packages())
         (packages / "machine.pth").write_text(lines)
@@ -196,26 +201,20 @@ class Run:
             raise CannotSetUp(f"{KIT} has no wheels: `make gpu-kit` makes a kit that does")
         wheels = [str(wheel) for wheel in sorted(KIT.glob("wheels/*.whl")) if wheel != pip]
         # A wheel of pip's can be run: the machine may have none, nor what venv would make one of.
-        install = [
-            str(environment / "bin" / "python"),
-            str(pip / "pip"),
-            "install",
-            "--no-index",
-            "--no-deps",
-        ]
-        install += ["--ignore-installed", "--no-cache-dir", "--disable-pip-version-check", "--quiet"]
-        self._do(Step("install the kit's wheels"), [*install, *wheels], _SET_UP_SECONDS)
+        install = [str(environment / "bin" / "python"), str(pip / "pip"), "install", *_INSTALL_OPTIONS]
+        self._do("install the kit's wheels", [*install, *wheels])
 
-    def _do(self, step: Step, command: list[str], seconds: float) -> Ended:
-        """A step without which nothing else can be done."""
+    def _do(self, name: str, command: list[str], *, needed: bool = True) -> Ended:
+        """A step of the set-up; raises `CannotSetUp` where it fails and nothing can be done without it."""
+        step = Step(name)
         self.results.set_up.append(step)
-        ended = self._bounded(command, seconds)
+        ended = self._bounded(command, _SET_UP_SECONDS)
         step.seconds = ended.seconds
         step.outcome = {0: PASSED, None: OUT_OF_TIME}.get(ended.code, FAILED)
         if ended.code != 0:
             step.log = tail(ended.output)
         self._note(step)
-        if ended.code != 0:
+        if needed and ended.code != 0:
             raise CannotSetUp(f"{step.name}: {step.outcome}")
         return ended
 
@@ -227,11 +226,12 @@ class Run:
 
     def _test(self) -> None:
         collect = [*self._pytest(), "--collect-only", "--quiet", "tests/gpu"]
-        ended = self._do(Step("collect the tests"), collect, _SET_UP_SECONDS)
-        names = [line for line in ended.output.splitlines() if "::" in line]
-        if not names:
-            raise CannotSetUp("there are no tests")
+        # A module that cannot be collected leaves the others.
+        ended = self._do("collect the tests", collect, needed=False)
+        names = [line for line in ended.output.splitlines() if re.match(r"tests/gpu/[\w./]+::", line)]
         self.results.tests = [Step(name) for name in names]
+        if not self.results.tests:
+            raise CannotSetUp("no test could be collected")
         for number, step in enumerate(self.results.tests):
             self._run_test(step, self._work / f"test-{number}")
             self._note(step)
@@ -245,6 +245,8 @@ class Run:
             return
         if ended.code is not None:
             step.outcome, step.why = read_report(report)
+        if step.outcome == PASSED and ended.code != 0:
+            step.outcome, step.why = FAILED, f"pytest ended with {ended.code}"
         if step.outcome not in (PASSED, SKIPPED):
             logs = [log.read_text(errors="replace") for log in sorted(place.rglob("log-*.txt"))]
             step.log = "\n\nThe server's log:\n".join(map(tail, [ended.output, *logs]))
@@ -257,9 +259,10 @@ class Run:
 
     def _measure(self) -> None:
         listed = self._do(
-            Step("list the benchmarks"), [self._python, "-m", "benchmarks.gpu", "--list"], _SET_UP_SECONDS
+            "list the benchmarks", [self._python, "-m", "benchmarks.gpu", "--list"], needed=False
         )
-        self.results.benchmarks = [Step(name) for name in listed.output.split()]
+        if listed.code == 0:
+            self.results.benchmarks = [Step(name) for name in listed.output.split()]
         for step in self.results.benchmarks:
             if self.results.machine["missing"]:
                 step.outcome, step.why = SKIPPED, self.results.machine["missing"]
@@ -278,6 +281,7 @@ class Run:
 
     def _judge(self) -> tuple[int, str]:
         steps = [*self.results.tests, *self.results.benchmarks]
+        steps += [each for each in self.results.set_up if each.outcome != PASSED]
         counts = {
             name: sum(step.outcome == name for step in steps)
             for name in (PASSED, FAILED, SKIPPED, OUT_OF_TIME, NOT_RUN)
@@ -306,9 +310,8 @@ class Run:
         seconds = min(seconds, max(1.0, self._ends - began))
         output = self._work / "output"
         env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        env.pop(
-            "PYTHONPATH", None
-        )  # it would come before the kit's wheels; `machine_packages` has what is in it
+        # It would come before the kit's wheels; `machine_packages` has what is in it.
+        env.pop("PYTHONPATH", None)
         with output.open("wb") as sink:
             process = subprocess.Popen(
                 command,

@@ -33,6 +33,7 @@ def test_hangs():
     pathlib.Path("child").write_text(str(child.pid))
     time.sleep(600)
 """
+IS_BROKEN = "import nothing_that_there_is\n"
 ENDS = "import os\ndef test_ends_its_process(): os._exit(0)\n"
 TORCH = """
 __version__ = "9"
@@ -120,7 +121,7 @@ def test_where_all_passes_the_code_is_0_and_both_files_have_outcomes_figures_and
 
 
 def test_results_are_written_where_tests_fail_hang_or_end_their_process_and_the_rest_is_run(kit):
-    made = kit(FAILS, HANGS, ENDS, PASSES)
+    made = kit(FAILS, HANGS, IS_BROKEN, ENDS, PASSES)
     (made.folder / "broken").touch()
     assert made.run("--test-seconds", "5") == 1
     assert made.outcomes() == {
@@ -131,7 +132,13 @@ def test_results_are_written_where_tests_fail_hang_or_end_their_process_and_the_
         "fast": "passed",
         "broken": "failed",
     }
-    for text in ("one is not two", "what the server said", "pytest left no report", "it measured nothing"):
+    for text in (
+        "one is not two",
+        "what the server said",
+        "pytest left no report",
+        "it measured nothing",
+        "nothing_that",
+    ):
         assert text in made.page()
     made.child_is_gone()
 

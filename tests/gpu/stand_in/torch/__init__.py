@@ -140,6 +140,10 @@ class cuda:
         return 1
 
     @staticmethod
+    def get_device_name(number):
+        return "a stand-in for a GPU"
+
+    @staticmethod
     def get_device_properties(number):
         return SimpleNamespace(uuid="11111111-2222-3333-4444-555555555555")
 

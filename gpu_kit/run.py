@@ -277,6 +277,7 @@ class Run:
             step.outcome = PASSED
             self.results.figures |= json.loads(figures.read_text())
         elif ended is not None:
+            step.why = "" if ended.code is None else f"it ended with {ended.code}"
             step.log = tail(ended.output)
 
     def _judge(self) -> tuple[int, str]:

@@ -6,11 +6,14 @@ IMAGE ?= flash-runtime
 # What `docker build` is given besides: `--network host`, `--build-arg EXTRAS=artifact-sdk`, …
 BUILD_OPTIONS ?=
 MINUTES ?= 5
+# The version of Python that the GPU kit's wheels are for: that of the torch on the machine with the GPU.
+PYTHON_TAG ?= 3.12
 
 SHELL := /bin/sh
 TAG := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV := $(CURDIR)/.cache/venv-$(TAG)
 UV := $(CURDIR)/.cache/uv-$(UV_VERSION)/bin/uv
+STAND_IN := $(CURDIR)/.cache/gpu-stand-in/libnvidia-ml.so.1
 SYNCED := $(VENV)/.synced
 BIN := $(VENV)/bin
 
@@ -31,7 +34,7 @@ export UV_PROJECT_ENVIRONMENT = $(VENV)
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults soak check format schema lock clean image image-cpu test-image bench bench-authoring bench-image bench-even bench-cold bench-execute push
+.PHONY: help run test test-faults soak check format schema lock clean image image-cpu test-image bench bench-authoring bench-image bench-even bench-cold bench-execute bench-gpu gpu-kit rehearse-gpu push
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +79,17 @@ bench-even: $(SYNCED) ## Measure how evenly workers that take one request at a t
 bench-cold: $(SYNCED) ## Measure what a start takes, phase by phase, beside the vendor's worker.
 	$(BIN)/python -m benchmarks.cold_start $(ARGS)
 
+rehearse-gpu: $(SYNCED) $(STAND_IN) ## Run tests/gpu without a GPU, on a stand-in for torch and the driver; needs a C compiler.
+	@# The stand-in has no libcuda, which one test asks by itself.
+	LD_LIBRARY_PATH=$(dir $(STAND_IN)) PYTHONPATH=$(CURDIR)/tests/gpu/stand_in $(BIN)/pytest tests/gpu -k 'not driver' $(ARGS)
+
+bench-gpu: $(SYNCED) ## Measure a worker on this machine's GPU (install torch into the environment first).
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+gpu-kit: $(SYNCED) ## Pack dist/gpu-kit: tests and benchmarks for a machine with a GPU and no network (PYTHON_TAG=3.12).
+	$(BIN)/python -m gpu_kit.pack --python-tag $(PYTHON_TAG) --revision '$(VERSION)' \
+	  --uv $(UV) --pip-python $(dir $(UV))python dist/gpu-kit
+
 check: $(SYNCED) ## Lint, check types, and check that generated files are up to date.
 	$(UV) lock --check --quiet
 	$(BIN)/ruff check .
@@ -113,7 +127,11 @@ push: ## Push both images by version (IMAGE=registry/name names the repository);
 	for tag in $(VERSION)-cuda $(VERSION)-cpu cuda cpu; do $(DOCKER) push --quiet '$(IMAGE)':$$tag || exit; done
 
 clean: ## Remove what these targets made.
-	rm -rf .cache .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .cache dist/gpu-kit .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(STAND_IN): tests/gpu/stand_in/nvml.c
+	@mkdir -p $(dir $@)state
+	$(CC) -shared -fPIC -o $@ $<
 
 $(UV):
 	@echo "setting up uv $(UV_VERSION)"

@@ -1,75 +1,48 @@
-"""GPU faults on a real device: CUDA's own exceptions, and its memory after them."""
+"""A device that is lost, as CUDA loses it: a device-side assert, and each call of the process after it."""
 
-import subprocess
-import sys
-import warnings
+import time
 
 import pytest
 
-from flash_runtime.usercode.gpu_errors import GpuFault, classify, release_memory
+from tests.gpu.machine import START_SECONDS, ask, where, workers
+from tests.serving import until
 
 pytestmark = pytest.mark.gpu
 
-MEBIBYTE = 2**20
-LOSE = """
-import torch
-from flash_runtime.usercode.gpu_errors import classify
 
-values = torch.zeros(4, device="cuda")
-torch.cuda.synchronize()
-
-
-def said(call):
-    try:
-        call()
-    except Exception as error:
-        print(classify(error), flush=True)
-    else:
-        print("nothing was raised", flush=True)
+@pytest.mark.parametrize("path", ["/reach_too_far", "/swallow_and_go_on"])
+def test_a_device_side_assert_is_500_and_a_new_worker_takes_the_same_device(serving, path):
+    # Of the second path the first error is caught: the call after it says that the device is lost.
+    with serving() as server:
+        before = where(server)
+        assert ask(server, path).status_code == 500
+        until(lambda: server.ping(health_port=True) != 200, "it turns unready")
+        until(lambda: server.ping() == 200, "a replacement", START_SECONDS)
+        after = where(server)
+        assert after["pid"] != before["pid"]
+        assert (after["visible"], after["uuid"]) == (before["visible"], before["uuid"])
+        assert "No further request can use the device" in server.log
 
 
-def reach_too_far():
-    values[torch.tensor([9], device="cuda")]
-    torch.cuda.synchronize()
+def test_while_a_worker_that_lost_its_device_is_replaced_another_one_on_it_serves_on(serving):
+    with serving(FLASH_WORKERS=2) as server:
+        lost, second = before = workers(server, 2)
+        until(lambda: ask(server, "/lose", on=lost).status_code == 500, "this one has lost its device")
+        accepts_no_more = time.monotonic() + 1
+        answered: list[int] = []
 
+        def replaced() -> bool:
+            began, response = time.monotonic(), ask(server, "/where")
+            if response.status_code == 200:
+                answered.append(response.json()["pid"])
+            else:
+                assert began < accepts_no_more, server.log
+            assert server.ping(health_port=True) == 200
+            return bool({*answered} - {lost, second})
 
-said(reach_too_far)
-said(lambda: (torch.ones(4, device="cuda") + 1).cpu())
-"""
-
-
-@pytest.fixture
-def torch():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, where NumPy is not installed
-        found = pytest.importorskip("torch")
-    if not found.cuda.is_available():
-        pytest.skip("torch has no GPU here")
-    return found
-
-
-def want_too_much(torch):
-    kept = torch.empty(64 * MEBIBYTE, dtype=torch.uint8, device="cuda")
-    _, total = torch.cuda.mem_get_info()
-    return kept, torch.empty(2 * total, dtype=torch.uint8, device="cuda")
-
-
-def test_a_real_want_of_memory_is_told_and_what_was_held_is_released(torch):
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
-    with pytest.raises(RuntimeError) as caught:
-        want_too_much(torch)
-    assert classify(caught.value) is GpuFault.OUT_OF_MEMORY
-    assert torch.cuda.memory_allocated() >= before[0] + 64 * MEBIBYTE
-    release_memory(caught.value)
-    assert (torch.cuda.memory_allocated(), torch.cuda.memory_reserved()) == before
-    assert torch.ones(4, device="cuda").sum().item() == 4
-
-
-@pytest.mark.usefixtures("torch")
-def test_a_real_device_side_assert_and_each_call_after_it_mean_that_the_device_is_lost():
-    done = subprocess.run(
-        [sys.executable, "-c", LOSE], capture_output=True, text=True, timeout=300, check=False
-    )
-    # How a process with a lost device ends is the driver's affair.
-    assert done.stdout.splitlines() == [str(GpuFault.LOST)] * 2, done.stderr
+        until(replaced, "a replacement", START_SECONDS)
+        assert lost not in answered
+        assert second in answered
+        after = workers(server, 2)
+        assert second in after
+        assert {each["uuid"] for each in after.values()} == {each["uuid"] for each in before.values()}

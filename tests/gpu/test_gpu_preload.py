@@ -1,52 +1,14 @@
-"""FLASH_PRELOAD on a real device: what initialises CUDA is refused, what only looks is not."""
+"""FLASH_PRELOAD on a real device: what initialises CUDA is refused, and after the rest workers can use it."""
 
-import subprocess
-import sys
-from importlib.util import find_spec
+import os
+import signal
 
 import pytest
 
-from flash_runtime.system import devices
+from tests.gpu.machine import APPLICATION, ROUTES, START_SECONDS, driver_environment, where, workers
+from tests.serving import run, until, user_code
 
 pytestmark = pytest.mark.gpu
-
-PROGRAM = """
-import sys
-from pathlib import Path
-from flash_runtime.system import devices
-from flash_runtime.errors import UserCodeFault
-from flash_runtime.usercode.preload import preload
-
-devices.discover(None, None)  # as the supervisor does before
-try:
-    preload(("case",), Path(sys.argv[1]), "image")
-except UserCodeFault as fault:
-    print(fault.what)
-else:
-    print("accepted")
-"""
-
-
-@pytest.fixture
-def preload(tmp_path):
-    if not devices.discover(None, None):
-        pytest.skip("there is no GPU here")
-
-    def run(source: str) -> str:
-        if "torch" in source and find_spec("torch") is None:
-            pytest.skip("there is no torch here")
-        (tmp_path / "case.py").write_text(source)
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, tmp_path],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
 
 
 @pytest.mark.parametrize(
@@ -58,19 +20,44 @@ def preload(tmp_path):
     ],
     ids=["a tensor", "is_available", "the driver alone"],
 )
-def test_a_module_that_initialises_cuda_is_refused(preload, source):
-    assert "whose import initialised CUDA" in preload(source)
+def test_a_module_that_initialises_cuda_ends_the_process_with_70_and_is_named(tmp_path, gpu, source):
+    directory = user_code(tmp_path, APPLICATION, ROUTES)
+    (directory / "heavy.py").write_text(source)
+    done = run(
+        "serve",
+        timeout=START_SECONDS,
+        FLASH_APP_DIR=directory,
+        FLASH_PRELOAD="heavy",
+        CUDA_VISIBLE_DEVICES=gpu.id,
+        **driver_environment(),
+    )
+    assert done.returncode == 70, done.stderr
+    assert "`heavy`, whose import initialised CUDA" in done.stderr
 
 
 @pytest.mark.parametrize(
     "source",
     [
-        "import torch\n",
-        "import os\nos.environ['PYTORCH_NVML_BASED_CUDA_CHECK'] = '1'\n"
-        "import torch\nassert torch.cuda.is_available()\n",
+        "os.environ['PYTORCH_NVML_BASED_CUDA_CHECK'] = '1'\nimport torch\nassert torch.cuda.is_available()\n",
         "import pynvml\npynvml.nvmlInit()\npynvml.nvmlDeviceGetHandleByIndex(0)\n",
     ],
-    ids=["torch", "is_available by NVML", "NVML"],
+    ids=["is_available by NVML", "NVML"],
 )
-def test_a_module_that_only_looks_is_accepted(preload, source):
-    assert preload(source) == "accepted\n"
+def test_after_a_module_that_only_looks_a_worker_can_use_cuda(serving, source):
+    looks = f"import os\n{source}pid = os.getpid()\n"
+    application = APPLICATION + "\nimport heavy\n\ndef imported_in():\n    return heavy.pid\n"
+    routes = [*ROUTES, ("GET", "/imported_in", "imported_in")]
+    with serving(application, routes, files={"heavy.py": looks}, FLASH_PRELOAD="heavy") as server:
+        assert server.client.get("/imported_in").json() == server.process.pid
+        assert where(server)["sum"] == 65536
+
+
+def test_after_torch_is_preloaded_every_worker_and_its_replacement_can_use_cuda(serving):
+    source = f"import os, sys\nforked_with_torch = 'torch' in sys.modules\n{APPLICATION}"
+    source += "\ndef preloaded():\n    return forked_with_torch\n"
+    routes = [*ROUTES, ("GET", "/preloaded", "preloaded")]
+    with serving(source, routes, FLASH_PRELOAD="torch", FLASH_WORKERS=2) as server:
+        first, second = workers(server, 2)
+        assert server.client.get("/preloaded").json() is True
+        os.kill(first, signal.SIGKILL)
+        until(lambda: where(server)["pid"] not in (first, second), "a replacement", START_SECONDS)

@@ -6,9 +6,7 @@ keeps its time, and notices that its client has left. It never waits for user co
 
 from __future__ import annotations
 
-import hmac
 import logging
-import math
 import random
 import time
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from starlette.types import Message
 from flash_runtime.dispatch.admission import Admission, Lane
 from flash_runtime.dispatch.bridge import Bridge
 from flash_runtime.dispatch.responder import Reply
+from flash_runtime.gateway.callers import check_api_key, check_execute_token, seconds_left
 from flash_runtime.gateway.request import GatewayRequest, Refusal, request_id_for
 from flash_runtime.gateway.routing import RouteTable
 from flash_runtime.http.connection import Connection
@@ -32,8 +31,6 @@ from flash_runtime.monitoring.verdict import Verdict, body_of
 log = logging.getLogger("flash_runtime.gate")
 
 RETRY_AFTER = (b"retry-after", b"1")
-TIMEOUT_HEADER = b"x-flash-timeout"
-"""Seconds that a caller of the framework's own waits for an answer."""
 _BODY_SECONDS = 30.0
 """How long a client may pause within a body."""
 _BODIES = 16
@@ -172,10 +169,10 @@ class Gate:
         self._requests[request] = None
         self._observer.on_request(len(self._requests))
         if target.is_internal:
-            self._authorise_internal(head)
-            request.shorten_timeout(_seconds_left(head))
+            check_execute_token(head, self._settings.execute_token)
+            request.shorten_timeout(seconds_left(head))
         elif self._settings.api_key is not None:
-            _authorise(head, self._settings.api_key, "the API key as `Authorization: Bearer KEY`")
+            check_api_key(head, self._settings.api_key)
         if self._admission.lane(target.kind).is_full():
             raise _shed()
         declared = head.values.get(b"content-length")
@@ -183,15 +180,6 @@ class Gate:
             raise self._too_large()
         if not request.whole and not request.size and _expects_to_go_on(head):
             request.connection.go_on()
-
-    def _authorise_internal(self, head: Head) -> None:
-        token = self._settings.execute_token
-        if token is None:
-            detail = (
-                "/execute is off. Set FLASH_EXECUTE_TOKEN (or RUNPOD_API_KEY) on this worker to allow it."
-            )
-            raise Refusal(403, detail, close=True)
-        _authorise(head, token, "the execute token as `Authorization: Bearer TOKEN`")
 
     def _take_body(self, request: GatewayRequest) -> None:
         grown = request.count_body()
@@ -359,21 +347,6 @@ class Gate:
 def _expects_to_go_on(head: Head) -> bool:
     # A client of HTTP/1.0 does not know that answer: RFC 9110, section 10.1.1.
     return head.http_version == "1.1" and head.values.get(b"expect", b"").lower() == b"100-continue"
-
-
-def _authorise(head: Head, key: str, what: str) -> None:
-    scheme, _, given = head.values.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), key.encode()):
-        raise Refusal(401, f"Send {what}.", (b"www-authenticate", b"Bearer"), close=True)
-
-
-def _seconds_left(head: Head) -> float:
-    """What the caller leaves for the answer: it has a time to keep itself."""
-    try:
-        seconds = float(head.values.get(TIMEOUT_HEADER, b"inf"))
-    except ValueError:
-        return math.inf
-    return seconds if seconds > 0 else math.inf
 
 
 def _outcome(request: GatewayRequest) -> Outcome:

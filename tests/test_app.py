@@ -23,6 +23,8 @@ from flash_runtime.errors import ManifestFault, UserCodeFault
 from flash_runtime.resources import Route
 from flash_runtime.threads import Threads
 
+pytestmark = pytest.mark.smoke
+
 if TYPE_CHECKING:
     from decimal import Decimal
 

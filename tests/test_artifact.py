@@ -24,6 +24,8 @@ from flash_runtime import artifact
 from flash_runtime.errors import ArtifactFault, ArtifactMissingFault, ManifestFault, SettingFault
 from flash_runtime.settings import Settings
 
+pytestmark = pytest.mark.smoke
+
 MANIFEST = ("flash_manifest.json", b"{}")
 
 

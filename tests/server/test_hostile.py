@@ -189,7 +189,7 @@ def test_user_code_does_not_see_the_api_key(server):
 
 def test_a_fault_right_at_the_start_ends_the_process_every_time(tmp_path):
     for _ in range(15):
-        done = run("serve", FLASH_DISABLE_UNPACK=1, FLASH_APP_DIR=tmp_path, timeout=10)
+        done = run("serve", FLASH_DISABLE_UNPACK=1, FLASH_APP_DIR=tmp_path)
         assert done.returncode == 66
         assert json.loads(done.stderr.splitlines()[-1])["level"] == "CRITICAL"
 

@@ -8,6 +8,8 @@ BUILD_OPTIONS ?=
 MINUTES ?= 5
 # The version of Python that the GPU kit's wheels are for: that of the torch on the machine with the GPU.
 PYTHON_TAG ?= 3.12
+# How many tests run beside each other: they mostly wait.
+JOBS ?= 6
 
 SHELL := /bin/sh
 TAG := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -16,6 +18,8 @@ UV := $(CURDIR)/.cache/uv-$(UV_VERSION)/bin/uv
 STAND_IN := $(CURDIR)/.cache/gpu-stand-in/libnvidia-ml.so.1
 SYNCED := $(VENV)/.synced
 BIN := $(VENV)/bin
+# Whoever has nothing left to do takes over what waits for others.
+PYTEST = $(BIN)/pytest --numprocesses $(JOBS) --dist worksteal
 
 VERSION = $(shell git describe --tags --always --dirty | sed 's/^v//')
 # A dirty tree is no revision.
@@ -54,11 +58,11 @@ run: $(SYNCED) ## Serve examples/hello at http://localhost:8000 (or at PORT=…)
 	@echo
 	@$(BIN)/flash-runtime serve
 
-test: $(SYNCED) ## Run the tests (PYTHON=… for another interpreter; ARGS=… for pytest).
-	$(BIN)/pytest $(ARGS)
+test: $(SYNCED) ## Run the tests, JOBS=6 at a time (PYTHON=… for another interpreter; ARGS=… for pytest).
+	$(PYTEST) $(ARGS)
 
 test-faults: $(SYNCED) ## Run the tests that inject faults into real processes under load.
-	$(BIN)/pytest -m faults $(ARGS)
+	$(PYTEST) -m faults $(ARGS)
 
 soak: $(SYNCED) ## Load with a fault at random every few seconds, for MINUTES=5; writes benchmarks/soak.md.
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(ARGS)

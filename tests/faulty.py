@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
-import httpx
-
 from tests.serving import Server
 
 SOURCE = """
@@ -85,11 +81,5 @@ ROUTES = [
 ]
 
 
-def metric(server: Server, name: str) -> int:
-    text = httpx.get(f"http://127.0.0.1:{server.health_port}/metrics").text
-    (value,) = re.findall(rf"^{re.escape(name)} (\d+)$", text, re.MULTILINE)
-    return int(value)
-
-
 def ready(server: Server) -> int:
-    return metric(server, 'flash_workers{state="ready"}')
+    return server.metric('flash_workers{state="ready"}')

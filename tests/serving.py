@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -51,6 +53,12 @@ class Server:
         except httpx.TransportError:
             return 0
 
+    def metric(self, name: str) -> int:
+        """What /metrics says at present; the server needs `separate_health`."""
+        text = httpx.get(f"http://127.0.0.1:{self.health_port}/metrics", timeout=5).text
+        (value,) = re.findall(rf"^{re.escape(name)} (\d+)$", text, re.MULTILINE)
+        return int(value)
+
     def stop(self, number: int = signal.SIGTERM, timeout: float = 20) -> int:
         """Send the signal and wait for the exit code."""
         self.process.send_signal(number)
@@ -62,14 +70,27 @@ class Server:
         return [int(pid) for pid in children[1:]]
 
 
+_held: collections.deque[socket.socket] = collections.deque()
+_MOST_HELD = 100
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody is given twice, by whatever process on this machine.
+
+    It stays bound for a good while, without listening: the kernel gives it to no other, as a server's or as a
+    client's own, and a server that names it may listen there (both have SO_REUSEADDR).
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _held.append(held)
+    if len(_held) > _MOST_HELD:
+        _held.popleft().close()
+    port: int = held.getsockname()[1]
+    return port
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
     """Wait for `condition`; fail with `what` where it does not come true in time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -1,12 +1,14 @@
 """The vendor's SDK, to build real artifacts with and to compare with; in an environment of its own.
 
 It installs the same import name as this project's `runpod_flash`, so it cannot share an environment with it.
-Environments and builds are kept in `.cache/vendor/` between runs.
+Environments and builds are kept in `.cache/vendor/` between runs; the first to need one makes it, while the
+others wait for it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -18,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+import filelock
 import httpx
 
 from tests.serving import USER_CODE, free_port, until
@@ -34,7 +37,9 @@ def build(name: str | Path, python: str = PYTHON) -> Path:
     source = USER_CODE / name
     place = CACHE / "builds" / f"{python}-{_digest(source)}" / source.name
     artifact = place / ".flash" / "artifact.tar.gz"
-    if not artifact.exists():
+    with _alone(place.parent.name):
+        if artifact.exists():
+            return artifact
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(
             source, place, ignore=shutil.ignore_patterns("__pycache__", ".flash", "flash_manifest.json")
@@ -79,6 +84,7 @@ def start(
     return subprocess.Popen(command, cwd=directory, env=_environ() | variables, stdout=log, stderr=log)
 
 
+@functools.cache
 def runtime_python() -> Path:
     """Python with this project and what the vendor's SDK needs beside it, for FLASH_SDK=artifact."""
     place = CACHE / f"artifact-sdk-{PYTHON}"
@@ -93,7 +99,8 @@ def runtime_python() -> Path:
         sys.executable,
     ]
     environ = {**_environ(), "UV_PROJECT_ENVIRONMENT": str(place)}
-    _run(command, environ)
+    with _alone(place.name):
+        _run(command, environ)
     return place / "bin" / "python"
 
 
@@ -122,7 +129,9 @@ def _answers(client: httpx.Client) -> bool:
 
 def _environment() -> Path:
     place = CACHE / f"python-{PYTHON}"
-    if not (place / "done").exists():
+    with _alone(place.name):
+        if (place / "done").exists():
+            return place
         make = [UV, "venv", "--clear", "--seed", "--python", sys.executable, place]
         # The vendor's worker image has uvicorn of its own; the SDK does not ask for it.
         fill = [UV, "pip", "install", "--python", place / "bin" / "python"]
@@ -131,6 +140,12 @@ def _environment() -> Path:
             _run(command, _environ())
         (place / "done").touch()
     return place
+
+
+def _alone(name: str) -> filelock.FileLock:
+    """While it is held, no other process of the tests makes what has this name."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(CACHE / f"{name}.lock")
 
 
 def _run(command: list[str | Path], environ: dict[str, str], directory: Path = ROOT) -> None:

@@ -24,6 +24,8 @@ from flash_runtime.artifact import unpacking as artifact
 from flash_runtime.config.settings import Settings
 from flash_runtime.errors import ArtifactFault, ArtifactMissingFault, ManifestFault, SettingFault
 
+pytestmark = pytest.mark.smoke
+
 MANIFEST = ("flash_manifest.json", b"{}")
 
 

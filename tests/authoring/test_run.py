@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import shutil
 import signal
@@ -9,7 +10,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -193,26 +193,45 @@ def test_a_save_is_served_and_a_new_route_with_it(tmp_path):
         until(lambda: {run.get("/example-api/greet").status_code for _ in range(5)} == {404}, "for good")
 
 
+HOLDING = """
+@api.get("/hold")
+def hold():
+    import pathlib
+    import time
+    with open({begun!r}, "a") as file:
+        file.write(".")
+    while not pathlib.Path({released!r}).exists():
+        time.sleep(0.01)
+    return VERSION
+
+@api.get("/version")
+def version():
+    return VERSION
+"""
+
+
+def holding(tmp_path: Path) -> str:
+    """A source with a request that takes until `released` exists; `begun` gets a byte for each."""
+    return SOURCE + HOLDING.format(begun=str(tmp_path / "begun"), released=str(tmp_path / "released"))
+
+
+def in_flight(tmp_path: Path) -> int:
+    begun = tmp_path / "begun"
+    return begun.stat().st_size if begun.exists() else 0
+
+
 def test_no_request_is_lost_over_a_save(tmp_path):
-    source = (
-        SOURCE
-        + "\n@api.get('/slow')\ndef slow():\n    import time\n    time.sleep(0.5)\n    return VERSION\n"
-    )
-    with running(tmp_path, source + "VERSION = 1\n") as run:
+    source = holding(tmp_path)
+    with running(tmp_path, source + "VERSION = 1\n") as run, concurrent.futures.ThreadPoolExecutor(4) as pool:
         run.prints("stop   Ctrl-C")
-        answers: list[int] = []
-        threads = [
-            threading.Thread(target=lambda: answers.append(run.get("/example-api/slow").json()))
-            for _ in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.2)  # they are in flight
+        url = f"http://127.0.0.1:{run.port}/example-api/hold"
+        asked = [pool.submit(httpx.get, url, timeout=60, trust_env=False) for _ in range(4)]
+        until(lambda: in_flight(tmp_path) == 4, "they are in flight")
         run.save(source + "VERSION = 2\n")
-        run.serves("/example-api/slow", 2)
-        for thread in threads:
-            thread.join(10)
-        assert answers == [1] * 4
+        run.serves("/example-api/version", 2)
+        (tmp_path / "released").touch()
+        assert [each.result().json() for each in asked] == [1] * 4
+        run.serves("/example-api/hold", 2)
 
 
 @pytest.mark.parametrize(
@@ -285,20 +304,17 @@ def test_ctrl_c_ends_everything_at_once_with_exit_code_0(tmp_path):
             run.get("/example-api/health")
 
 
-SLOW = SOURCE + "\n@api.get('/slow')\ndef slow():\n    import time\n    time.sleep(60)\n"
-
-
 @pytest.mark.parametrize("signals", [1, 2])
 def test_ctrl_c_does_not_wait_for_long_for_a_request_in_flight(tmp_path, signals):
-    with running(tmp_path, SLOW) as run:
+    with running(tmp_path, holding(tmp_path)) as run:
         run.serves("/example-api/health", {"status": "ok"})
         with socket.create_connection(("127.0.0.1", run.port)) as peer:
-            peer.sendall(b"GET /example-api/slow HTTP/1.1\r\nHost: x\r\n\r\n")
-            time.sleep(0.3)
+            peer.sendall(b"GET /example-api/hold HTTP/1.1\r\nHost: x\r\n\r\n")
+            until(lambda: in_flight(tmp_path) == 1, "it is in flight")
             for _ in range(signals):
                 run.process.send_signal(signal.SIGINT)
                 time.sleep(0.2)
-            assert run.process.wait(40) == 0  # the request takes 60
+            assert run.process.wait(40) == 0  # the request would take for ever
 
 
 def test_the_server_does_not_outlive_a_killed_command(tmp_path):

@@ -23,6 +23,8 @@ from flash_runtime.dispatch.threads import Threads
 from flash_runtime.errors import ManifestFault, UserCodeFault
 from flash_runtime.handlers import fastapi_app as application
 
+pytestmark = pytest.mark.smoke
+
 if TYPE_CHECKING:
     from decimal import Decimal
 

@@ -72,7 +72,7 @@ def bad_header(kind: str):
 async def large(size: int):
     return "x" * (size - 2)
 
-def count(seconds: float = 0.05):
+def count(seconds: float = 0.2):
     global running, most
     with lock:
         running += 1
@@ -131,7 +131,7 @@ def server(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("compiled")
     directory = user_code(tmp_path, SOURCE, COMPILED + OTHERS)
     settings = {"FLASH_WORKERS": 1, "FLASH_MAX_CONCURRENCY": 3, "FLASH_MAX_QUEUE": 100}
-    with serve(tmp_path, FLASH_APP_DIR=directory, **settings) as running:
+    with serve(tmp_path, separate_health=True, FLASH_APP_DIR=directory, **settings) as running:
         yield running
 
 
@@ -229,12 +229,13 @@ def test_more_plain_handlers_than_there_is_room_for_wait_and_no_more_threads_are
 
 def test_a_client_that_leaves_costs_its_handler_no_place(server: Server):
     before = server.client.get("/counted").json()["ended"]
-    for _ in range(4):  # one more than run at once: the last is given up while it waits
+    for place in ("running", "running", "running", "waiting"):  # one more than run at once
+        count = server.metric(f"flash_requests_{place}")
         with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
-            client.sendall(b"GET /count?seconds=0.5 HTTP/1.1\r\nhost: x\r\n\r\n")
-            time.sleep(0.05)
+            client.sendall(b"GET /count?seconds=2 HTTP/1.1\r\nhost: x\r\n\r\n")
+            until(lambda place=place, count=count: server.metric(f"flash_requests_{place}") > count, place)
     assert server.client.get("/count?seconds=0").json() == "counted"
-    until(lambda: server.client.get("/counted").json()["ended"] == before + 4, "three ran, and one more", 3)
+    until(lambda: server.client.get("/counted").json()["ended"] == before + 4, "three ran, and one more")
     time.sleep(0.2)
     assert server.client.get("/counted").json()["ended"] == before + 4
     test_more_plain_handlers_than_there_is_room_for_wait_and_no_more_threads_are_made(server)

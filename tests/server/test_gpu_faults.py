@@ -96,7 +96,7 @@ def test_a_lost_device_fails_the_request_and_a_new_worker_takes_the_same_device(
     before = run(server)
     assert server.client.get(path).status_code == 500
     until(lambda: server.ping(health_port=True) != 200, "it turns unready")
-    until(lambda: server.ping() == 200, "a replacement", 30)
+    until(lambda: server.ping() == 200, "a replacement")
     after = run(server)
     assert after["pid"] != before["pid"]
     assert after["device"] == before["device"] == "7"
@@ -107,7 +107,7 @@ def test_a_device_that_is_lost_within_a_stream_is_noticed(server):
     before = run(server)
     with pytest.raises(httpx.RemoteProtocolError):
         server.client.get("/streamed")
-    until(lambda: server.ping() == 200 and run(server)["pid"] != before["pid"], "a replacement", 30)
+    until(lambda: server.ping() == 200 and run(server)["pid"] != before["pid"], "a replacement")
 
 
 def test_a_slot_whose_device_keeps_failing_is_given_up_and_health_says_so(tmp_path):
@@ -120,7 +120,7 @@ def test_a_slot_whose_device_keeps_failing_is_given_up_and_health_says_so(tmp_pa
             httpx.get(f"{server.url}/use")
             return "slot 1 is given up" in server.log
 
-        until(given_up, "slot 1 is given up", 60)
+        until(given_up, "slot 1 is given up")
         health = httpx.get(f"http://127.0.0.1:{server.health_port}/ping")
         assert (health.status_code, health.json()) == (200, {"status": "degraded"})
         metrics = httpx.get(f"http://127.0.0.1:{server.health_port}/metrics").text
@@ -132,7 +132,7 @@ def test_a_slot_whose_device_keeps_failing_is_given_up_and_health_says_so(tmp_pa
 
 def test_a_container_that_has_lost_every_device_ends_with_70(server):
     for _ in range(3):
-        until(lambda: server.ping() == 200 or server.process.poll() is not None, "ready", 30)
+        until(lambda: server.ping() == 200 or server.process.poll() is not None, "ready")
         assert server.client.get("/illegal").status_code == 500
         until(lambda: server.ping() != 200, "it turns unready")
     assert server.process.wait(30) == 70

@@ -4,9 +4,10 @@ import time
 
 import httpx
 
+from tests import held
 from tests.serving import run, serve, until, user_code
 
-SLOW_IMPORT = "import time\ntime.sleep(3)\ndef hello():\n    return 'hello'\n"
+HELD_IMPORT = held.IMPORT + "def hello():\n    return 'hello'\n"
 BLOCKING = """
 import time
 
@@ -23,13 +24,14 @@ async def spin(seconds: float):
 
 
 def test_ping_is_204_while_a_module_imports_and_200_after(tmp_path):
-    directory = user_code(tmp_path, SLOW_IMPORT, [("GET", "/hello", "hello")])
+    directory = user_code(tmp_path, HELD_IMPORT, [("GET", "/hello", "hello")])
     with serve(tmp_path, wait_ready=False, FLASH_APP_DIR=directory) as server:
         until(lambda: server.ping() == 204, "the first 204")
         answer = server.client.get("/hello")
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "1"
         assert answer.headers["connection"] == "close"
+        held.release(directory)
         until(lambda: server.ping() == 200, "ready")
         assert server.client.get("/hello").json() == "hello"
 
@@ -47,7 +49,7 @@ def test_the_only_worker_answers_ping_while_its_handler_blocks(tmp_path):
         for path in ("/block", "/spin"):
             with httpx.Client(base_url=server.url) as blocked:
                 try:
-                    blocked.get(path, params={"seconds": 3}, timeout=0.3)
+                    blocked.get(path, params={"seconds": 2}, timeout=httpx.Timeout(5, read=0.3))
                 except httpx.ReadTimeout:
                     pass
             waits = []
@@ -61,11 +63,12 @@ def test_the_only_worker_answers_ping_while_its_handler_blocks(tmp_path):
 
 
 def test_a_health_port_of_its_own_answers_probes(tmp_path):
-    directory = user_code(tmp_path, SLOW_IMPORT, [("GET", "/hello", "hello")])
+    directory = user_code(tmp_path, HELD_IMPORT, [("GET", "/hello", "hello")])
     with serve(tmp_path, wait_ready=False, separate_health=True, FLASH_APP_DIR=directory) as server:
         until(lambda: server.ping(health_port=True) == 204, "the first 204")
         assert server.ping("/readyz", health_port=True) == 503
         assert server.ping("/livez", health_port=True) == 200
+        held.release(directory)
         until(lambda: server.ping("/readyz", health_port=True) == 200, "ready")
         assert server.ping(health_port=True) == 200
         assert server.ping("/hello", health_port=True) == 404
@@ -79,10 +82,11 @@ def test_the_health_path_can_be_another(tmp_path):
 
 
 def test_the_health_command_tells_ready_from_starting_and_gone(tmp_path):
-    directory = user_code(tmp_path, SLOW_IMPORT, [("GET", "/hello", "hello")])
+    directory = user_code(tmp_path, HELD_IMPORT, [("GET", "/hello", "hello")])
     with serve(tmp_path, wait_ready=False, FLASH_APP_DIR=directory) as server:
         until(lambda: server.ping() == 204, "the first 204")
         assert run("health", PORT=server.port).returncode == 1
+        held.release(directory)
         until(lambda: server.ping() == 200, "ready")
         assert run("health", PORT=server.port).returncode == 0
         server.stop()

@@ -8,14 +8,11 @@ import time
 
 import pytest
 
+from tests import held
 from tests.serving import Server, run, serve, until, user_code
 
 SOURCE = """
 import asyncio, logging, os, sys, threading, time
-
-async def block(seconds: float):
-    time.sleep(seconds)
-    return "done"
 
 def show():
     logging.getLogger("mine").info("logged")
@@ -41,8 +38,9 @@ def close_descriptors():
 def echo(data: dict):
     return data
 """
+SOURCE += held.SOURCE
 ROUTES = [
-    ("GET", "/block", "block"),
+    *held.ROUTES,
     ("GET", "/show", "show"),
     ("GET", "/reconfigure", "reconfigure"),
     ("GET", "/leave", "leave"),
@@ -52,8 +50,12 @@ ROUTES = [
 
 
 @pytest.fixture
-def server(tmp_path):
-    directory = user_code(tmp_path, SOURCE, ROUTES)
+def directory(tmp_path):
+    return user_code(tmp_path, SOURCE, ROUTES)
+
+
+@pytest.fixture
+def server(tmp_path, directory):
     with serve(tmp_path, FLASH_APP_DIR=directory, FLASH_DRAIN_TIMEOUT=1, FLASH_API_KEY="k") as running:
         running.client.headers["Authorization"] = "Bearer k"
         yield running
@@ -104,10 +106,13 @@ def test_a_head_that_is_too_long_is_431(server, sent):
     assert server.ping() == 200
 
 
-def test_a_handler_that_blocks_past_the_drain_timeout_is_cut_off_with_a_503(server):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
-        client.sendall(b"GET /block?seconds=20 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n\r\n")
-        time.sleep(0.3)
+BLOCK = b"GET /hold_loop HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n\r\n"
+
+
+def test_a_handler_that_blocks_past_the_drain_timeout_is_cut_off_with_a_503(server, directory):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(BLOCK)
+        held.until_begun(directory)
         begun = time.monotonic()
         server.process.terminate()
         answer = client.recv(65536)
@@ -126,11 +131,11 @@ def test_a_half_sent_body_at_the_drain_timeout_leaves_no_traceback(server):
     assert "Traceback" not in server.log
 
 
-def test_a_worker_whose_handler_blocks_ends_with_its_supervisor(server):
+def test_a_worker_whose_handler_blocks_ends_with_its_supervisor(server, directory):
     (pid,) = server.workers()
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
-        client.sendall(b"GET /block?seconds=20 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n\r\n")
-        time.sleep(0.3)
+        client.sendall(BLOCK)
+        held.until_begun(directory)
         server.process.send_signal(signal.SIGKILL)
         server.process.wait(5)
         until(lambda: not os.path.exists(f"/proc/{pid}"), "the worker is gone", 10)  # noqa: PTH110
@@ -184,7 +189,7 @@ def test_user_code_does_not_see_the_api_key(server):
 
 def test_a_fault_right_at_the_start_ends_the_process_every_time(tmp_path):
     for _ in range(15):
-        done = run("serve", FLASH_DISABLE_UNPACK=1, FLASH_APP_DIR=tmp_path, timeout=10)
+        done = run("serve", FLASH_DISABLE_UNPACK=1, FLASH_APP_DIR=tmp_path)
         assert done.returncode == 66
         assert json.loads(done.stderr.splitlines()[-1])["level"] == "CRITICAL"
 

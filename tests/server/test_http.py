@@ -179,8 +179,13 @@ def test_prints_and_logs_of_requests_at_the_same_time_carry_their_own_ids(server
         list(
             pool.map(lambda word: server.client.get(f"{path}/{word}", headers={"X-Request-ID": word}), words)
         )
+
+    def logged(word: str) -> dict[str, dict[str, object]]:
+        return {line["logger"]: line for line in server.lines() if line.get("request_id") == word}
+
+    until(lambda: all("flash_runtime.access" in logged(word) for word in words), "the access lines")
     for word in words:
-        found = {line["logger"]: line for line in server.lines() if line.get("request_id") == word}
+        found = logged(word)
         assert found["stdout"]["message"] == f"printed {word}"
         assert found["shop"]["message"] == f"logged {word}"
         assert found["flash_runtime.access"]["route"] == f"{path}/{{word}}"

@@ -1,14 +1,14 @@
 """Room, time and size: what a worker takes at once, what waits, and what is turned away."""
 
-import concurrent.futures
+import contextlib
 import socket
 import sys
-import threading
-import time
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
+from tests import held
 from tests.serving import Server, serve, until, user_code
 
 SOURCE = """
@@ -18,12 +18,12 @@ import time
 
 events = []
 
-def work(seconds: float = 0.3):
+def work(seconds: float = 0):
     events.append("begun")
     time.sleep(seconds)
     return {"pid": os.getpid()}
 
-async def wait(seconds: float = 0.3):
+async def wait(seconds: float = 0):
     events.append("begun")
     try:
         await asyncio.sleep(seconds)
@@ -52,7 +52,9 @@ async def seen():
 def echo(data: dict):
     return len(data)
 """
+SOURCE += held.SOURCE
 ROUTES = [
+    *held.ROUTES,
     ("GET", "/work", "work"),
     ("GET", "/wait", "wait"),
     ("GET", "/stubborn", "stubborn"),
@@ -60,16 +62,6 @@ ROUTES = [
     ("GET", "/seen", "seen"),
     ("POST", "/echo", "echo"),
 ]
-
-
-def answers(server: Server, count: int, path: str) -> list[httpx.Response]:
-    """What so many clients get that ask at the same time."""
-    limits = httpx.Limits(max_connections=count)
-    with (
-        httpx.Client(base_url=server.url, timeout=30, limits=limits) as client,
-        concurrent.futures.ThreadPoolExecutor(count) as pool,
-    ):
-        return list(pool.map(lambda _: client.get(path), range(count)))
 
 
 def outcomes(server: Server) -> dict[str, int]:
@@ -80,54 +72,57 @@ def outcomes(server: Server) -> dict[str, int]:
     return {name: count for name, count in found.items() if count and name != "answered"}
 
 
-@pytest.mark.parametrize("path", ["/work", "/wait"])
+@pytest.mark.parametrize("path", ["/hold", "/hold_async"])
 def test_what_has_no_room_is_shed_at_once_with_retry_after_and_json(tmp_path, path):
     directory = user_code(tmp_path, SOURCE, ROUTES)
     limits = {"FLASH_MAX_CONCURRENCY": 2, "FLASH_MAX_QUEUE": 3}
     with serve(tmp_path, separate_health=True, FLASH_APP_DIR=directory, **limits) as server:
-        found = answers(server, 12, f"{path}?seconds=2")
+        with held.asking(server, 12, path) as asked:
+            # At once: none waits for a request that runs, as none of those ends before.
+            until(lambda: sum(each.done() for each in asked) == 7, "seven are answered")
+            assert held.begun(directory) == 2
+            held.release(directory)
+        found = held.answers(asked)
         assert sorted(answer.status_code for answer in found) == [200] * 5 + [503] * 7
         shed = [answer for answer in found if answer.status_code == 503]
         assert all(answer.headers["retry-after"] == "1" for answer in shed)
         assert all("busy" in answer.json()["detail"] and answer.json()["request_id"] for answer in shed)
-        # At once: none waited for a request that ran.
-        assert max(answer.elapsed.total_seconds() for answer in shed) < 1.5
         assert outcomes(server) == {"shed": 7}
         assert httpx.get(f"{server.url}{path}").status_code == 200
 
 
 def test_on_a_gpu_plain_functions_run_one_at_a_time_and_coroutines_beside_them(tmp_path):
     directory = user_code(tmp_path, SOURCE, ROUTES)
-    with serve(tmp_path, FLASH_APP_DIR=directory, CUDA_VISIBLE_DEVICES="0") as server:
-        started = time.monotonic()
-        assert {answer.status_code for answer in answers(server, 3, "/work")} == {200}
-        assert time.monotonic() - started > 0.9
-        started = time.monotonic()
-        assert {answer.status_code for answer in answers(server, 6, "/wait")} == {200}
-        assert time.monotonic() - started < 1.5
+    with serve(tmp_path, separate_health=True, FLASH_APP_DIR=directory, CUDA_VISIBLE_DEVICES="0") as server:
+        with held.asking(server, 3, "/hold") as plain, held.asking(server, 6, "/hold_async") as coroutines:
+            held.until_begun(directory, 1 + 6)
+            until(lambda: server.metric("flash_requests_waiting") == 2, "the other two plain ones wait")
+            assert held.begun(directory) == 1 + 6
+            held.release(directory)
+        assert {answer.status_code for answer in held.answers(plain + coroutines)} == {200}
+        assert held.begun(directory) == 3 + 6
 
 
 def test_a_cpu_worker_runs_as_many_plain_functions_as_it_is_told(tmp_path):
     directory = user_code(tmp_path, SOURCE, ROUTES)
     with serve(tmp_path, FLASH_APP_DIR=directory, FLASH_MAX_CONCURRENCY=60) as server:
-        started = time.monotonic()
-        assert {answer.status_code for answer in answers(server, 60, "/work?seconds=2")} == {200}
-        assert time.monotonic() - started < 4
+        with held.asking(server, 60, "/hold") as asked:
+            held.until_begun(directory, 60)
+            held.release(directory)
+        assert {answer.status_code for answer in held.answers(asked)} == {200}
 
 
 def test_the_documents_are_served_while_every_place_is_taken(tmp_path):
     directory = user_code(tmp_path, SOURCE, ROUTES)
     limits = {"FLASH_MAX_CONCURRENCY": 1, "FLASH_MAX_QUEUE": 0}
-    with (
-        serve(tmp_path, FLASH_APP_DIR=directory, **limits) as server,
-        concurrent.futures.ThreadPoolExecutor(1) as pool,
-    ):
-        busy = pool.submit(httpx.get, f"{server.url}/work?seconds=1")
-        time.sleep(0.3)
-        assert httpx.get(f"{server.url}/openapi.json").status_code == 200
-        assert httpx.get(f"{server.url}/nowhere").status_code == 404
-        assert httpx.get(f"{server.url}/work").status_code == 503
-        assert busy.result().status_code == 200
+    with serve(tmp_path, FLASH_APP_DIR=directory, **limits) as server:
+        with held.asking(server, 1, "/hold") as asked:
+            held.until_begun(directory)
+            assert httpx.get(f"{server.url}/openapi.json").status_code == 200
+            assert httpx.get(f"{server.url}/nowhere").status_code == 404
+            assert httpx.get(f"{server.url}/work").status_code == 503
+            held.release(directory)
+        assert held.answers(asked)[0].status_code == 200
 
 
 def test_a_request_past_its_time_is_504_and_its_coroutine_is_cancelled(tmp_path):
@@ -152,12 +147,11 @@ def test_a_plain_function_that_cannot_be_cancelled_keeps_its_place_until_it_ends
     directory = user_code(tmp_path, SOURCE, ROUTES)
     limits = {"FLASH_MAX_CONCURRENCY": 1, "FLASH_MAX_QUEUE": 0, "FLASH_REQUEST_TIMEOUT": 0.5}
     with serve(tmp_path, FLASH_APP_DIR=directory, **limits) as server:
-        started = time.monotonic()
-        assert server.client.get("/work", params={"seconds": 2}).status_code == 504
-        assert time.monotonic() - started < 1.5
-        assert server.client.get("/work", params={"seconds": 0}).status_code == 503
-        until(lambda: server.client.get("/work", params={"seconds": 0}).status_code == 200, "room again", 5)
-        assert time.monotonic() - started > 1.9
+        assert server.client.get("/hold").status_code == 504
+        for _ in range(3):
+            assert server.client.get("/work").status_code == 503
+        held.release(directory)
+        until(lambda: server.client.get("/work").status_code == 200, "room again")
 
 
 def test_a_coroutine_that_refuses_to_be_cancelled_costs_its_own_place_only(tmp_path):
@@ -173,23 +167,26 @@ def test_a_waiting_request_past_its_time_is_504_and_never_runs(tmp_path):
     directory = user_code(tmp_path, SOURCE, ROUTES)
     limits = {"FLASH_MAX_CONCURRENCY": 1, "FLASH_MAX_QUEUE": 5, "FLASH_REQUEST_TIMEOUT": 1}
     with serve(tmp_path, FLASH_APP_DIR=directory, **limits) as server:
-        found = answers(server, 3, "/work?seconds=1.5")
-        assert [answer.status_code for answer in found] == [504] * 3
-        until(lambda: server.client.get("/seen").status_code == 200, "room again")
-        assert server.client.get("/seen").json() == ["begun"]
+        with held.asking(server, 3, "/hold") as asked:
+            assert [answer.status_code for answer in held.answers(asked)] == [504] * 3
+            held.release(directory)
+        until(lambda: server.client.get("/work").status_code == 200, "room again")
+        assert held.begun(directory) == 1
 
 
-def leave(server: Server, path: str, after: float) -> None:
-    """Ask, and be gone before the answer."""
+@contextlib.contextmanager
+def leaving(server: Server, path: str) -> Iterator[None]:
+    """A client that asks, and is gone after the block, before the answer."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        time.sleep(after)
+        yield
 
 
 def test_a_client_that_leaves_cancels_its_running_coroutine_and_is_counted(tmp_path):
     directory = user_code(tmp_path, SOURCE, ROUTES)
     with serve(tmp_path, separate_health=True, FLASH_APP_DIR=directory) as server:
-        leave(server, "/wait?seconds=20", after=0.3)
+        with leaving(server, "/wait?seconds=20"):
+            until(lambda: server.client.get("/seen").json() == ["begun"], "it runs")
         until(lambda: server.client.get("/seen").json() == ["begun", "cancelled"], "it is cancelled")
         assert outcomes(server) == {"gone_running": 1}
         until(lambda: '"gone_running"' in server.log, "the access line")
@@ -201,13 +198,15 @@ def test_a_client_that_leaves_while_it_waits_is_dropped_and_counted(tmp_path):
     directory = user_code(tmp_path, SOURCE, ROUTES)
     limits = {"FLASH_MAX_CONCURRENCY": 1, "FLASH_MAX_QUEUE": 5}
     with serve(tmp_path, separate_health=True, FLASH_APP_DIR=directory, **limits) as server:
-        busy = threading.Thread(target=lambda: httpx.get(f"{server.url}/work?seconds=1"))
-        busy.start()
-        time.sleep(0.3)
-        for _ in range(3):
-            leave(server, "/work", after=0.05)
-        busy.join()
-        assert server.client.get("/seen").json() == ["begun"]
+        with held.asking(server, 1, "/hold"):
+            held.until_begun(directory)
+            for _ in range(3):
+                with leaving(server, "/hold"):
+                    until(lambda: server.metric("flash_requests_waiting") == 1, "it waits")
+                until(lambda: server.metric("flash_requests_waiting") == 0, "it is dropped")
+            held.release(directory)
+        assert server.client.get("/work").status_code == 200
+        assert held.begun(directory) == 1
         assert outcomes(server) == {"gone_waiting": 3}
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving import Server, serve, user_code
+from tests.serving import Server, serve, until, user_code
 
 SOURCE = """
 import asyncio
@@ -68,9 +68,8 @@ def server(directory: Path):
 @pytest.fixture(scope="module")
 def narrow(directory: Path):
     """One request at a time."""
-    with serve(
-        directory.parent, FLASH_APP_DIR=directory, FLASH_WORKERS=1, FLASH_MAX_CONCURRENCY=1
-    ) as running:
+    settings = {"FLASH_WORKERS": 1, "FLASH_MAX_CONCURRENCY": 1}
+    with serve(directory.parent, separate_health=True, FLASH_APP_DIR=directory, **settings) as running:
         yield running
 
 
@@ -414,12 +413,12 @@ def test_a_client_that_breaks_off_its_pipeline_leaves_nothing_behind(server):
 def test_a_request_whose_client_resets_while_it_waits_never_runs(narrow):
     with unharmed(narrow):
         first = connect(narrow)
-        first.sendall(get(b"/slow?seconds=1.5&name=stays", CLOSE))
-        time.sleep(0.1)
+        first.sendall(get(b"/slow?seconds=3&name=stays", CLOSE))
+        until(lambda: narrow.metric("flash_requests_running") == 1, "it runs")
         waiting = [connect(narrow) for _ in range(5)]
         for client in waiting:
             client.sendall(get(b"/slow?seconds=5&name=leaves"))
-        time.sleep(0.2)
+        until(lambda: narrow.metric("flash_requests_waiting") == 5, "the others wait")
         for client in waiting:
             reset(client)
         with first:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from flash_cli.application import Application, DeclaredEndpoint, Function, Place
-from flash_cli.deploying.deploy import curl
 from flash_cli.deploying.environments import (
     DockerEnvironment,
     KubernetesEnvironment,
@@ -23,8 +22,10 @@ from flash_cli.deploying.loglines import readable
 from flash_cli.deploying.services import Release, left_out, release_of, services_of
 from flash_cli.deploying.targets.docker.swarm_service import spec_of
 from flash_cli.faults import ConfigFault, SourceFault
+from flash_cli.sample_calls import curl, from_source
 from runpod_flash import GpuGroup, NetworkVolume
 from runpod_flash.hardware import CpuInstanceType
+from tests.authoring.projects import discovered
 
 PLACE = Place("main.py", 3)
 
@@ -79,6 +80,13 @@ def test_what_a_table_cannot_say_is_refused_with_what_it_can(table, says):
     assert fault.value.where == "pyproject.toml, [tool.flash.env.production]"
     assert fault.value.remedy
     assert len(str(fault.value).splitlines()) < 10
+
+
+def test_every_bad_key_of_a_table_is_in_one_report():
+    with pytest.raises(ConfigFault) as fault:
+        environment_of(config(production={"target": "docker", "bind": 1, "gpus": "no"}), "production")
+    assert [line.partition(" ")[0] for line in fault.value.what.splitlines()] == ["gpus", "bind"]
+    assert fault.value.remedy == "set gpus to true or false; set bind to a text."
 
 
 def test_an_unknown_environment_is_refused_with_those_that_there_are():
@@ -191,14 +199,29 @@ def test_what_no_target_provides_is_told():
     assert "image=" in told[0]
 
 
-def test_the_curl_line_is_of_a_route_that_needs_no_value_where_there_is_one():
+def test_the_sample_call_is_of_a_route_that_needs_no_value_where_there_is_one():
     api = endpoint("api", ("POST", "/greet"), ("GET", "/users/{user_id}"), ("GET", "/health"))
-    assert curl(api, "http://h:1", False) == "curl http://h:1/health"
-    guarded = curl(endpoint("api", ("POST", "/greet")), "http://h:1", True)
+    assert curl("http://h:1", from_source(api)) == "curl http://h:1/health"
+    guarded = curl("http://h:1", from_source(endpoint("api", ("POST", "/greet"))), with_key=True)
     assert guarded.startswith('curl -X POST http://h:1/greet -H "Authorization: Bearer $FLASH_API_KEY" ')
-    assert "/runsync" in curl(endpoint("job"), "http://h:1", False)
+    assert "/runsync" in curl("http://h:1", from_source(endpoint("job")))
     model = DeclaredEndpoint("model", PLACE, (Function("Model", "main", PLACE, is_class=True),), {})
-    assert curl(model, "http://h:1", False) == "(called by name: POST /execute)"
+    assert from_source(model) is None
+
+
+@pytest.mark.parametrize(
+    ("signature", "route", "line"),
+    [
+        ("q: str, n: int, limit: int = 5", "get('/find')", "curl 'http://h/find?q=text&n=1'"),
+        ("item: int, deep: bool", "get('/items/{item:int}')", "curl 'http://h/items/1?deep=true'"),
+        ("text: str, *, tags: list[str]", "post('/t')", """-d '{"text": "text", "tags": []}'"""),
+        ("user: User", "post('/users')", "-d '{}'"),
+    ],
+)
+def test_a_sample_call_by_the_source_has_what_the_handler_requires(tmp_path, signature, route, line):
+    source = "from runpod_flash import Endpoint\napi = Endpoint(name='api', cpu='cpu3c-1-2')\n"
+    (api,) = discovered(tmp_path, f"{source}@api.{route}\ndef handler({signature}): ...\n").endpoints
+    assert curl("http://h", from_source(api)).endswith(line)
 
 
 def test_a_workers_json_lines_are_text_for_a_person():

@@ -524,7 +524,7 @@ def query_choices(a: Annotated[int, Field(validation_alias=AliasChoices("one", "
     return a
 
 
-@shape("GET", query={"a": ints}, why_not="`a` is FastAPI's to give")
+@shape("GET", query={"a": ints}, why_not="`a` is provided by FastAPI")
 def query_list(a: list[int] = Query([])):  # noqa: B008
     return a
 

@@ -1,7 +1,7 @@
 """`flash-runtime check`: what `serve` does up to the moment when it would listen, and no further.
 
-An artifact is unpacked into a temporary directory, and user code is imported in a process of its own, so that
-whatever it does there, the check tells.
+An artifact is unpacked into a temporary directory. User code is imported in a process of its own, so that the
+check can report whatever it does there.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def check(settings: Settings) -> int:
     slots = devices.slots(
         devices.discover(settings.cuda_visible_devices, settings.nvidia_visible_devices), settings.workers
     )
-    listen("PORT", settings.host, 0).close()  # whether there is such an address; the port may be in use
+    listen("PORT", settings.host, 0).close()  # the address must exist; the port may be in use
     with ExitStack() as stack:
         package = open_package(_elsewhere(settings, stack))
         code = _import_apart(settings, package, slots[0])
@@ -55,7 +55,7 @@ def check(settings: Settings) -> int:
 
 
 def _elsewhere(settings: Settings, stack: ExitStack) -> Settings:
-    """The same settings, unpacking into a directory that ends with the check: a server may use the other."""
+    """The same settings with a temporary directory to unpack into: a server may use the other one."""
     if settings.disable_unpack or not settings.artifact_path.exists():
         return settings
     scratch = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "app"
@@ -66,7 +66,7 @@ def _elsewhere(settings: Settings, stack: ExitStack) -> Settings:
 
 
 def _import_apart(settings: Settings, package: Package, slot: Slot) -> int:
-    """Import the handlers in a child, which says on standard error what is wrong; returns the exit code."""
+    """Import the handlers in a child, which prints what is wrong to standard error; returns the exit code."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

@@ -11,8 +11,8 @@ _TIMEOUT_SECONDS = 3.0
 
 
 def probe(settings: Settings) -> int:
-    """Ask the worker of these settings how it is; 0 where it can serve (status 200), else 1, and why."""
-    # A server that listens on all of its interfaces is asked on the loopback one.
+    """Ask the server of these settings for its health: 0 if it can serve (status 200), else 1 and why."""
+    # A server that listens on all interfaces answers on the loopback one, too.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
     connection = http.client.HTTPConnection(host, settings.port_health, timeout=_TIMEOUT_SECONDS)
     try:

@@ -132,7 +132,7 @@ def import_framework() -> None:
 def _preload(settings: Settings, app_dir: Path, health: HealthKeeper) -> None:
     """Import what FLASH_PRELOAD names. A fault, a stop and the boot timeout end the process.
 
-    None of them as an exception in the midst of an import, which user code could catch.
+    None of these is an exception in the middle of an import, which user code could catch.
     """
     from flash_runtime.usercode.preload import late_fault, preload
 
@@ -170,7 +170,7 @@ def _preload(settings: Settings, app_dir: Path, health: HealthKeeper) -> None:
 
 
 def _end(health: HealthKeeper, code: int) -> NoReturn:
-    """End the process at once: no thread that a preloaded module has left behind is waited for."""
+    """End the process at once, without waiting for threads that a preloaded module has left behind."""
     health.kill()
     logging.shutdown()
     os._exit(code)
@@ -178,7 +178,7 @@ def _end(health: HealthKeeper, code: int) -> NoReturn:
 
 @contextmanager
 def _stop_held_back() -> Iterator[None]:
-    """Obey a stop only at the block's end: an exception in the midst of an import can end in a crash."""
+    """Obey a stop only at the block's end: an exception in the middle of an import can crash the process."""
     requested = False
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -13,16 +13,17 @@ from enum import Enum
 Start = Callable[[], None]
 
 SMALL_CONCURRENCY = 4
-"""Up to so many at once, a request that waits in one worker while another is idle is worth avoiding."""
+"""Workers that run at most this many requests at once share them out one by one: none must wait behind a busy
+worker while another is idle."""
 _SMALL_QUEUE = 32
 _LARGE_QUEUE = 1000
 
 
 class Kind(Enum):
-    """How a request is worked on, which decides what it shares room with."""
+    """How a request runs, which decides which requests it shares a lane with."""
 
     SYNC = "sync"
-    """A plain function, in a thread of its own."""
+    """A plain function, in a handler thread."""
     ASYNC = "async"
     """A coroutine, beside others on the application loop."""
     NONE = "none"
@@ -40,8 +41,8 @@ class Limits:
 def limits(kind: Kind, max_concurrency: int | None, max_queue: int | None, *, on_gpu: bool) -> Limits:
     """The limits for a kind of handler, given what is set.
 
-    A plain function is taken for work that has the device to itself: one at a time on a GPU, and 40
-    elsewhere, as FastAPI does. Coroutines are taken for work that waits for something else.
+    Plain functions are assumed to need the whole device: one at a time on a GPU, and 40 elsewhere, as in
+    FastAPI. Coroutines are assumed to wait for something else.
     """
     default = {Kind.SYNC: 1 if on_gpu else 40, Kind.ASYNC: 1000, Kind.NONE: 1000}[kind]
     concurrency = default if max_concurrency is None or kind is Kind.NONE else max_concurrency
@@ -56,7 +57,8 @@ def smallest_concurrency(kinds: frozenset[Kind], max_concurrency: int | None, *,
 
 
 class Lane:
-    """Requests that share room. Each is known by its `start`, which is called when it may run."""
+    """Requests that share a limit. Each is identified by its `start` callback, which is called when it may
+    run."""
 
     def __init__(self, limits: Limits, changed: Callable[[], None]) -> None:
         self.limits = limits
@@ -66,15 +68,15 @@ class Lane:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """How many requests wait."""
         return len(self._waiting)
 
     def is_full(self) -> bool:
-        """Whether the next request is turned away."""
+        """Whether the next request is shed."""
         return self.running >= self.limits.concurrency and len(self._waiting) >= self.limits.queue
 
     def enter(self, start: Start) -> bool:
-        """Start the request, now or when its turn comes; false where there is no room for it."""
+        """Start the request, now or when its turn comes. False if there is no room for it."""
         if self.running < self.limits.concurrency:
             self.running += 1
             start()
@@ -86,7 +88,7 @@ class Lane:
         return True
 
     def forget(self, start: Start) -> None:
-        """Drop a request that waits."""
+        """Remove a request that waits."""
         del self._waiting[start]
         self._changed()
 
@@ -101,7 +103,7 @@ class Lane:
 
 
 class Admission:
-    """The lanes of a worker. `changed` is called with it after each change."""
+    """The lanes of a worker. `changed` is called with this object after each change."""
 
     def __init__(
         self,
@@ -118,7 +120,7 @@ class Admission:
             for kind in Kind
         }
         if max_concurrency is not None:
-            # So many requests at once, whatever they are.
+            # The limit is for all requests together.
             self._lanes[Kind.ASYNC] = self._lanes[Kind.SYNC]
         self._distinct = tuple({id(lane): lane for lane in self._lanes.values()}.values())
         own = [self._lanes[kind] for kind in kinds if kind is not Kind.NONE]

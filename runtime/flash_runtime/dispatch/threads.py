@@ -1,4 +1,4 @@
-"""Threads: where handlers that are plain functions run, as many at once as there is room for."""
+"""Handler threads: where plain functions run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Threads:
         name = f"flash-handler-{self._started}"
         try:
             threading.Thread(target=self._work, name=name, daemon=True).start()
-        except RuntimeError:  # the system has no more; the job waits for one of those that there are
+        except RuntimeError:  # the system has no more: the job waits for a thread that exists
             with self._lock:
                 self._started -= 1
             log.exception("no thread could be started; there are %d", self._started)
@@ -52,17 +52,20 @@ class Threads:
             try:
                 job(*arguments)
             except BaseException:
-                log.critical("a job of the threads raised", exc_info=True)
+                log.critical("a handler thread's job raised", exc_info=True)
             del job, arguments  # they may hold a request's whole body
             with self._lock:
                 self._unfinished -= 1
 
     async def run(self, function: Callable[..., T], /, *arguments: Any, **values: Any) -> T:
-        """The function's result, from a thread that has the caller's context.
+        """Run the function in a thread that has the caller's context; returns its result.
 
-        A function cannot be cancelled: where the caller is, it waits until the function has ended, so that
-        its place is not given away before. Raises what the function raises, or `HandlerExit` for what would
-        end more than the request.
+        A function cannot be cancelled. A caller that is cancelled waits until the function has ended, so that
+        its place is not given away before.
+
+        Raises:
+            HandlerExit: the function raised something that would end more than the request.
+            BaseException: anything else that the function raised.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -86,6 +89,6 @@ class Threads:
                 try:
                     await asyncio.wait([future])
                 except asyncio.CancelledError:
-                    continue  # more than once, too
-            future.exception()  # nobody is left to hear it
+                    continue  # cancelled once more
+            future.exception()  # nobody waits for it any more
             raise

@@ -20,11 +20,11 @@ NAME = "flash_runtime.access"
 _BATCH_BYTES = 4096
 """Bytes that a pipe takes at once without mixing them with other processes' lines (pipe(7))."""
 _GONE = 499
-"""The status that stands for a client that left before its answer."""
+"""The status of a request whose client left before the response."""
 
 
 class AccessLog:
-    """Writes to where the runtime's other lines go, in the same style."""
+    """Writes access lines to where the runtime's other lines go, in the same style."""
 
     def __init__(self, style: Literal["json", "text"], slot: int) -> None:
         self._slot = slot
@@ -36,7 +36,7 @@ class AccessLog:
 
     @classmethod
     def make(cls, style: Literal["json", "text"], slot: int) -> AccessLog | None:
-        """One, unless the log level leaves its lines out."""
+        """An access log, unless the log level leaves its lines out."""
         return cls(style, slot) if logging.getLogger(NAME).isEnabledFor(logging.INFO) else None
 
     def add(self, request: GatewayRequest, outcome: Outcome, seconds: float) -> None:
@@ -61,7 +61,7 @@ class AccessLog:
 
     def _json(self, request: GatewayRequest, outcome: Outcome, seconds: float) -> bytes:
         method, status = request.head.method, request.status or _GONE
-        # Still percent-encoded: no client writes a log line of its own.
+        # Still percent-encoded, so that no client can forge a log line.
         path = request.head.raw_path.decode("latin-1")
         line = {
             "time": self._now(),

@@ -1,7 +1,7 @@
-"""The gate: what happens on the I/O loop before the application is asked, and when it takes too long.
+"""The gate: what happens to a request on the I/O loop, before user code and while that runs.
 
-It answers health, checks the API key, finds room for the request or sheds it, takes the body up to the limit,
-keeps its time, and notices that its client has left. It never waits for user code to do any of these.
+It answers health, checks keys, finds room for the request or sheds it, takes the body up to its limit, keeps
+the request's time, and notices that the client has left. It never waits for user code.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ class Gate:
         if not self._keep_alive:
             request.close_after_response()
         headers = request.connection.state.default_headers
-        if self._start_of_json[0] is not headers:  # uvicorn makes them anew when the date has changed
+        if self._start_of_json[0] is not headers:  # a new list each second, with the date
             self._start_of_json = headers, start_of_json(headers)
         request.write_json(self._start_of_json[1], body)
         self._complete(request)

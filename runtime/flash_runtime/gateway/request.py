@@ -20,13 +20,13 @@ from flash_runtime.monitoring.scoreboard import Outcome
 
 _REQUEST_ID_LIMIT = 128
 _LARGE = 64 * 1024
-"""From so many bytes on, a body is written without being copied behind its head."""
+"""Bodies of at least this many bytes are written without being copied behind their heads."""
 
 
 class Refusal(Exception):
-    """The request is answered on the I/O loop: a status, a detail for the client, headers, and the outcome.
+    """The gate answers the request itself: a status, a detail for the client, headers, and the outcome.
 
-    `close` ends the connection with the answer, as it is also where the request's body has not all come.
+    `close` closes the connection after the response. It also closes if the request's body has not all come.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class GatewayRequest:
         self.timeout = target.timeout
 
     def shorten_timeout(self, seconds: float) -> None:
-        """Give it at most so many seconds."""
+        """Give it at most `seconds`."""
         self.timeout = min(self.timeout, seconds)
 
     def close_after_response(self) -> None:
@@ -188,7 +188,7 @@ class GatewayRequest:
         return self.exchange
 
     def hold_for_client(self, count: int) -> None:
-        """Note that so many bytes of the response are on their way to the client."""
+        """Note that `count` bytes of the response are on their way to the client."""
         self._unacknowledged += count
 
     def release_to_application(self) -> int:
@@ -313,7 +313,7 @@ class GatewayRequest:
         self.write_whole(refusal.status, [JSON, *refusal.headers], orjson.dumps(content), with_id=True)
 
     def write_whole(self, status: int, headers: Headers, body: bytes, *, with_id: bool) -> None:
-        """Write an answer of the runtime's own, with the request's id or without."""
+        """Write a response of the runtime's own, with the request's id or without."""
         self.status = status
         own = [*headers, (b"x-request-id", self.request_id.encode())] if with_id else headers
         common = self.connection.state.default_headers
@@ -323,7 +323,8 @@ class GatewayRequest:
 
 
 def request_id_for(head: Head, chance: random.Random) -> str:
-    """The client's X-Request-ID where it is one plain printable word, else a new one by `chance`."""
+    """The client's X-Request-ID if it is one plain printable word; otherwise a new one, made with
+    `chance`."""
     given = head.values.get(b"x-request-id")
     if given and len(given) <= _REQUEST_ID_LIMIT and given.isascii():
         text = given.decode()

@@ -34,9 +34,9 @@ from flash_runtime.handlers.streaming import stream
 
 _JSON = b"application/json"
 _EXACT = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
-"""orjson has ideas of its own about these: they go FastAPI's way."""
+"""orjson encodes these in its own way; FastAPI's way is the reference."""
 _LATER = (Response, Generator, AsyncGenerator)
-"""Results that answer for themselves, on the application loop."""
+"""Results that become a response on the application loop."""
 
 
 class CompiledRoute:
@@ -126,13 +126,13 @@ class CompiledRoute:
             return to_json(encode(result))
 
     def _later(self, result: Any) -> ASGIApp:
-        """Answers on the application loop with a result that is not there yet, or is a response."""
+        """An ASGI application that responds with a result that is not there yet, or that is a response."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             if self._body is not None:
-                await receive()  # a response that reads on is to find what it finds behind FastAPI
+                await receive()  # a response that reads on finds what it finds behind FastAPI
             try:
-                # What a decorator made of an async function, where it is a plain function's.
+                # A decorator may have made a plain function of an async one.
                 response = await result if inspect.isawaitable(result) else result
                 if isinstance(response, Generator | AsyncGenerator):
                     response = await stream(response, self._threads.run)
@@ -147,7 +147,7 @@ class CompiledRoute:
         return Guard(app, self._failures)
 
     def _raised(self, error: BaseException) -> Response:
-        """As the failures answer it: now, since nobody else hears of it where the client has left."""
+        """The response to what was raised: made now, since it must be logged even if the client has left."""
         try:
             return self._failures.answer(self._name, error)
         except BaseException as another:  # noqa: BLE001  an HTTPException may have any detail and any headers

@@ -1,4 +1,4 @@
-"""Failures: what a client is told of an exception, and what the log and the worker are."""
+"""Failures: what becomes of an exception that a handler raises, for the client, the log and the worker."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ log = logging.getLogger("flash_runtime.failures")
 
 
 class Failures:
-    """Answers what handlers raise. `device_lost` is told why where the GPU can no longer be used.
+    """Responds to what handlers raise. `device_lost` is called with the reason if the GPU is lost.
 
-    An `HTTPException` is the client's to read, as FastAPI has it. Anything else is logged whole, and the
-    client only told that the request failed: 503 where the GPU was out of memory, else 500.
+    A client gets an `HTTPException` as in FastAPI. Everything else is logged whole, and the client only
+    learns that the request failed: 503 if the GPU was out of memory, else 500.
     """
 
     def __init__(self, device_lost: Callable[[str], None]) -> None:
@@ -45,7 +45,7 @@ class Failures:
         return _failure(500, "Internal Server Error")
 
     def note(self, request: str, error: BaseException) -> gpu.GpuFault | None:
-        """Log an error that no client is told; returns what it says of the GPU."""
+        """Log an error whose text no client gets; returns what it says about the GPU."""
         error = _raised(error)
         trace = user_traceback(error.__traceback__)
         log.error("%s failed: %s", request, kind_of(error), exc_info=(type(error), error, trace))
@@ -56,9 +56,9 @@ class Failures:
 
 
 class Guard:
-    """Middleware: has the failures answer what `app` raises, where its response has not begun.
+    """Middleware: `failures` responds to what `app` raises, unless a response has begun.
 
-    Else the response stays unfinished, which closes the connection: all that is left to say.
+    One that has begun stays unfinished, and the connection closes: nothing else is left to tell the client.
     """
 
     def __init__(self, app: ASGIApp, failures: Failures) -> None:
@@ -90,7 +90,7 @@ class Guard:
 
 
 def _raised(error: BaseException) -> BaseException:
-    """What was raised, where another exception stands in for it."""
+    """What the handler raised, if another exception stands in for it."""
     return error.raised if isinstance(error, HandlerExit | gpu.GpuFailure) else error
 
 
@@ -102,8 +102,8 @@ def _http_exception(error: HTTPException) -> Response:
 
 
 def invalid_request(error: RequestValidationError) -> Response:
-    """422 in FastAPI's shape; a NaN in the request, which it repeats, must not fail the answer."""
-    # A body that is no text is repeated as far as it is.
+    """422 in FastAPI's shape. It repeats the input, so a NaN there must not make the response fail."""
+    # Of a body that is not text, the text in it is repeated.
     encoders = {bytes: lambda each: each.decode("utf-8", "replace")}
     detail = jsonable_encoder(error.errors(), custom_encoder=encoders)
     return FiniteJSONResponse({"detail": detail}, status_code=422)

@@ -27,7 +27,7 @@ from flash_runtime.handlers.streaming import MEDIA_TYPES
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """The handlers behind their routes: an ASGI application, and how each of them is worked on."""
+    """The handlers behind their routes: an ASGI application, and a target for each route."""
 
     asgi: FastAPI
     targets: tuple[Target, ...]
@@ -50,9 +50,11 @@ def build(
 ) -> Application:
     """The application of these handlers, each on its route, in the order given.
 
-    `/docs`, `/redoc` and `/openapi.json` are FastAPI's, unless a handler takes one of them. Raises
-    `ManifestFault` naming every route whose path has parameters that the handler does not take, and
-    `UserCodeFault` for a handler whose signature cannot be served.
+    `/docs`, `/redoc` and `/openapi.json` are FastAPI's, unless a route has one of these paths.
+
+    Raises:
+        ManifestFault: paths have parameters that their handlers do not take. It names every such route.
+        UserCodeFault: a handler's signature cannot be served.
     """
     pairs = list(bound)
     _refuse_untaken(pairs)
@@ -80,7 +82,7 @@ def _refuse_untaken(pairs: list[tuple[Route, Handler]]) -> None:
     ]
     if problems:
         raise ManifestFault(
-            "Paths have parameters that their handlers do not take.",
+            "Some paths have parameters that their handlers do not take.",
             where="the routes of the manifest",
             remedy="give each handler a parameter for every name in braces, and build again.",
             problems=tuple(problems),
@@ -100,7 +102,7 @@ def _mount(app: FastAPI, route: Route, handler: Handler, failures: Failures, thr
             responses=_documented(bound),
         )
     except Exception as error:
-        # FastAPI reads the handler's types here, and says what it cannot read in many kinds of exception.
+        # FastAPI reads the handler's types here. What it cannot read raises many kinds of exception.
         raise UserCodeFault(
             f"`{route.module}.{route.function}` cannot be the handler of {route}: "
             f"{binding.unreadable(handler) or error}",
@@ -123,7 +125,7 @@ def _mount(app: FastAPI, route: Route, handler: Handler, failures: Failures, thr
 
 
 def _documented(bound: binding.Binding) -> dict[int | str, dict[str, Any]] | None:
-    """What the API document says of a 200 besides what FastAPI reads off the signature."""
+    """What the API document says about a 200, besides what FastAPI reads off the signature."""
     if bound.streams:
         return {200: {"content": {media_type: {} for media_type in MEDIA_TYPES}}}
     return {200: {"model": bound.result}} if bound.result is not None else None

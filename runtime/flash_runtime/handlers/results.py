@@ -1,4 +1,4 @@
-"""Results to responses: JSON that every client can read, and generators streamed as they run."""
+"""Results to JSON that every client can read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class FiniteJSONResponse(JSONResponse):
 
 
 def to_json(content: Any) -> bytes:
-    """`content`, made of JSON's own types, as UTF-8. Raises `TypeError` or `ValueError` for others."""
+    """`content`, made of JSON's own types, as UTF-8. Raises `TypeError` or `ValueError` for other types."""
     try:
         text = _dumps(content)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Binding: a handler's signature, read once: which parameters of which kind FastAPI is to read for it.
+"""A handler's signature, read once: which parameters FastAPI reads for it, and of which kind.
 
-GET handlers, and those that take a model, an upload or a dependency in FastAPI's way, stay as they are. Other
-handlers that take a body have their parameters gathered into one JSON object, as Flash defines it.
+GET handlers, and those that take a model, an upload or a dependency in FastAPI's way, stay as they are. For
+other handlers that take a body, the parameters are gathered into one JSON object, as Flash defines it.
 """
 
 from __future__ import annotations
@@ -62,8 +62,7 @@ class Binding:
 def bind(route: Route, handler: Handler, threads: Threads) -> Binding:
     """Read the handler's signature for its route. A plain function runs in one of the `threads`.
 
-    Raises `UserCodeFault` for a signature that cannot be read or validated. Which path parameters it lacks is
-    what `untaken` says, before.
+    Call `untaken` before. Raises `UserCodeFault` if the signature cannot be read or validated.
     """
     signature = _signature(route, handler)
     given = [each for each in signature.parameters.values() if each.kind not in _VARIADIC]
@@ -111,7 +110,8 @@ def bind(route: Route, handler: Handler, threads: Threads) -> Binding:
 
 
 def untaken(route: Route, handler: Handler) -> tuple[str, ...]:
-    """The parameters of the route's path that the handler does not take. Raises `UserCodeFault` as `bind`."""
+    """The parameters of the route's path that the handler does not take. Raises `UserCodeFault` like
+    `bind`."""
     parameters = _signature(route, handler).parameters
     if any(each.kind is Parameter.VAR_KEYWORD for each in parameters.values()):
         return ()
@@ -119,13 +119,13 @@ def untaken(route: Route, handler: Handler) -> tuple[str, ...]:
 
 
 def kind(handler: Handler) -> Kind:
-    """How a request to the handler is worked on."""
+    """How a request to the handler runs."""
     on_the_loop = _is(inspect.iscoroutinefunction, handler) or _is(inspect.isasyncgenfunction, handler)
     return Kind.ASYNC if on_the_loop else Kind.SYNC
 
 
 def unreadable(handler: Handler) -> str | None:
-    """Which parameter, if any, has a type that cannot be made from a request."""
+    """Which parameter, if any, has a type that no request can carry; in words."""
     for parameter in inspect.signature(handler, eval_str=True).parameters.values():
         if parameter.kind not in _VARIADIC and not _is_fastapis(parameter):
             annotation = Any if parameter.annotation is Parameter.empty else parameter.annotation
@@ -133,7 +133,7 @@ def unreadable(handler: Handler) -> str | None:
                 TypeAdapter(annotation)
             except (PydanticSchemaGenerationError, PydanticUserError):
                 shown = inspect.formatannotation(annotation)
-                return f"parameter `{parameter.name}` is of type {shown}, which no request can carry"
+                return f"parameter `{parameter.name}` has the type {shown}, which no request can carry"
     return None
 
 
@@ -157,7 +157,7 @@ def _signature(route: Route, handler: Handler) -> inspect.Signature:
 
 
 def place(handler: Handler) -> str | None:
-    """`file:line` of the handler, where it was written in Python."""
+    """`file:line` of the handler; `None` if it was not written in Python."""
     code = getattr(inspect.unwrap(handler), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else None
 
@@ -178,19 +178,19 @@ def _markers(parameter: Parameter) -> list[Any]:
 
 
 def _is_fastapis(parameter: Parameter) -> bool:
-    """Whether the parameter comes from FastAPI and not from the body."""
+    """Whether FastAPI provides the parameter, and not the body."""
     if _is_class(parameter.annotation, HTTPConnection, Response, BackgroundTasks):
         return True
     return any(isinstance(each, params.Depends | params.Param) for each in _markers(parameter))
 
 
 def _why_fastapi(handler: Handler, parameters: list[Parameter]) -> str | None:
-    """What of the handler only FastAPI can do."""
+    """Why only FastAPI can serve the handler, in words; `None` if a compiled route can."""
     if _streams(handler):
         return "it yields its result"
     for each in parameters:
         if _is_fastapis(each):
-            return f"`{each.name}` is FastAPI's to give"
+            return f"`{each.name}` is provided by FastAPI"
         if _is_upload(each) or any(isinstance(marker, params.Form) for marker in _markers(each)):
             return f"`{each.name}` comes from a form"
     return None
@@ -201,7 +201,7 @@ def _is_upload(parameter: Parameter) -> bool:
 
 
 def _is_gathered(parameters: list[Parameter]) -> bool:
-    """Whether the parameters come from one object: not where one is a model, or a form in FastAPI's way."""
+    """Whether the parameters come from one object: not if one is a model, or a form in FastAPI's way."""
     if any(_is_class(each.annotation, BaseModel) for each in parameters):
         return False
     uploads = any(_is_upload(each) for each in parameters)
@@ -210,7 +210,7 @@ def _is_gathered(parameters: list[Parameter]) -> bool:
 
 
 def _multipart(parameter: Parameter) -> Parameter:
-    """The parameter as a part of a form: a file for bytes, a field for anything else."""
+    """The parameter as a part of a form: a file for bytes, otherwise a field."""
     if _is_fastapis(parameter) or any(isinstance(each, params.Form) for each in _markers(parameter)):
         return parameter
     default = ... if parameter.default is Parameter.empty else parameter.default
@@ -218,7 +218,7 @@ def _multipart(parameter: Parameter) -> Parameter:
 
 
 def _has_bytes(annotation: Any) -> bool:
-    """Whether it is a file, or may be one, or is a list of files."""
+    """Whether it is a file, may be one, or is a list of files."""
     if annotation is bytes or _is_class(annotation, UploadFile):
         return True
     return any(_has_bytes(each) for each in get_args(annotation))
@@ -227,9 +227,9 @@ def _has_bytes(annotation: Any) -> bool:
 def _body_model(
     route: Route, handler: Handler, parameters: list[Parameter], fields: dict[str, str]
 ) -> type[BaseModel]:
-    """A model of the body, a field a parameter, known to clients by the parameter's name.
+    """A model of the body with one field per parameter, which clients know by the parameter's name.
 
-    `fields` has the fields' own names, which are ours, since not every parameter's name can be a field's.
+    `fields` has the fields' own names: not every parameter's name can be a field's.
     """
     definitions: dict[str, Any] = {}
     for parameter in parameters:
@@ -269,7 +269,8 @@ def _is_documentable(result: Any) -> bool:
 def _endpoint(
     handler: Handler, positional: tuple[str, ...], fields: dict[str, str], threads: Threads
 ) -> Endpoint:
-    """What FastAPI calls: arguments sorted, the handler run where it belongs, generators streamed."""
+    """What FastAPI calls: it sorts the arguments, runs the handler where it belongs, and streams
+    generators."""
     call = _caller(handler, threads)
 
     async def endpoint(**values: Any) -> Any:
@@ -306,7 +307,7 @@ def _caller(handler: Handler, threads: Threads) -> Callable[..., Awaitable[Any]]
 
     async def in_thread(*arguments: Any, **values: Any) -> Any:
         result = await threads.run(handler, *arguments, **values)
-        # What a decorator made of an async function.
+        # A decorator may have made a plain function of an async one.
         return await result if inspect.isawaitable(result) else result
 
     return in_thread
@@ -317,5 +318,5 @@ def _streams(handler: Handler) -> bool:
 
 
 def _is(kind: Callable[[Any], bool], handler: Handler) -> bool:
-    """Whether the handler is of that kind of function, itself or as an object that can be called."""
+    """Whether the handler, or its `__call__`, is a function of that kind."""
     return kind(handler) or (not inspect.isroutine(handler) and kind(getattr(handler, "__call__", None)))  # noqa: B004

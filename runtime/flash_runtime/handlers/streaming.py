@@ -1,4 +1,4 @@
-"""Streaming: a generator's items as a response, sent as they are yielded."""
+"""Streaming: a generator's items as a response, each sent when it is yielded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flash_runtime.handlers.results import to_json
 from flash_runtime.usercode.exits import HandlerExit, escapes
 
 MEDIA_TYPES = ("text/plain", "application/octet-stream", "application/x-ndjson")
-"""Of streams: of text, of bytes, and of anything else as a JSON value a line."""
+"""Media types of streams: of text, of bytes, and of JSON values, one per line."""
 
 
 _END = object()
@@ -22,11 +22,11 @@ async def stream(
     generator: Generator[Any, Any, Any] | AsyncGenerator[Any, Any],
     run_in_thread: Callable[..., Awaitable[Any]],
 ) -> StreamingResponse:
-    """A response that sends each item as it is yielded; a plain generator is run by `run_in_thread`.
+    """A response that sends each item when it is yielded. A plain generator is run by `run_in_thread`.
 
-    The first item decides: text/plain for `str`, application/octet-stream for bytes, else
-    application/x-ndjson, a JSON value a line. It is waited for here, so that an exception before it can still
-    be answered with a status of its own.
+    The first item decides the media type: text/plain for `str`, application/octet-stream for bytes, otherwise
+    application/x-ndjson, one JSON value per line. The response waits for it here, so that an exception before
+    the first item still gets a status of its own.
     """
     items = generator if isinstance(generator, AsyncGenerator) else _in_thread(generator, run_in_thread)
     first = await anext(items, _END)

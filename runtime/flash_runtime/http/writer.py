@@ -17,7 +17,7 @@ _DIGITS = 19
 
 
 class InvalidResponse(Exception):
-    """The application's response is none: its text says why."""
+    """HTTP cannot carry the application's response; the text says why."""
 
 
 _PHRASES = {each.value: each.phrase for each in HTTPStatus}
@@ -29,13 +29,13 @@ _STATUS_LINES = {
 class Writer:
     """Makes the bytes of one response from its parts. `has_started` once some have been made.
 
-    `close` asks for `connection: close` among the headers; it is set where the application sends that itself.
+    `close` puts `connection: close` among the headers. It is also set if the application sends that itself.
     """
 
     def __init__(self, method: str, http_version: str, *, close: bool) -> None:
         self.close = close
         self._is_old = http_version == "1.0"
-        """Such a client knows no chunks: a body without a length ends with the connection."""
+        """Such a client does not know chunks: a body without a length ends with the connection."""
         self.has_started = False
         self._bodiless = method == "HEAD"
         self._chunked = False
@@ -45,20 +45,22 @@ class Writer:
     def head(self, status: int, headers: Headers, common: Headers) -> bytes:
         """The status line and the headers, the `common` ones first. Raises `InvalidResponse`."""
         if status not in _STATUS_LINES:
-            raise InvalidResponse(f"{status} is no status of a response")
+            raise InvalidResponse(f"{status} is not a valid status")
         parts = [_STATUS_LINES[status]]
         chunked = False
         for name, value in common:
             parts += (name, b": ", value, b"\r\n")
         for name, value in headers:
             if not name or _NOT_IN_A_NAME.search(name):
-                raise InvalidResponse(f"{name!r} is no name of a header")
+                raise InvalidResponse(f"{name!r} is not a valid header name")
             if _NOT_IN_A_VALUE.search(value):
-                raise InvalidResponse(f"the value of the header {name.decode()} has control characters in it")
+                raise InvalidResponse(f"the value of the header {name.decode()} contains control characters")
             lower = name.lower()
             if lower == b"content-length":
                 if not value.isdigit() or len(value) > _DIGITS or self._left not in (None, int(value)):
-                    raise InvalidResponse(f"{value[:99]!r} is no length, or another than before")
+                    raise InvalidResponse(
+                        f"Content-Length {value[:99]!r} is not a number, or not the earlier one"
+                    )
                 self._left = int(value)
                 continue
             if lower == b"transfer-encoding" and value.lower() == b"chunked":
@@ -88,7 +90,7 @@ class Writer:
         return b"".join(parts)
 
     def body(self, data: bytes, *, more: bool) -> bytes:
-        """A part of the body, or nothing where there must be none. Raises `InvalidResponse`."""
+        """A part of the body; empty if the response must not have one. Raises `InvalidResponse`."""
         if self._bodiless:
             return b""
         if self._chunked:
@@ -106,13 +108,13 @@ class Writer:
 def whole(
     status: int, headers: Headers, common: Headers, body: bytes, method: str = "", *, close: bool
 ) -> bytes:
-    """A response of this runtime's own, which has its whole body."""
+    """A whole response of the runtime's own."""
     writer = Writer(method, "1.1", close=close)
     length = () if status in _WITHOUT_BODY else ((b"content-length", b"%d" % len(body)),)
     return writer.head(status, (*headers, *length), common) + writer.body(body, more=False)
 
 
 def start_of_json(common: Headers) -> bytes:
-    """How a 200 with a JSON body begins, whatever its length: made once for many."""
+    """How a 200 with a JSON body begins, up to its length: made once for many."""
     head = b"".join(b"%b: %b\r\n" % header for header in common)
     return _STATUS_LINES[200] + head + b"content-type: application/json\r\n"

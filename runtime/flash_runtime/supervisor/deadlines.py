@@ -1,6 +1,6 @@
 """Deadlines: which workers have booted, drained or stood still for longer than they may.
 
-A worker whose I/O loop turns keeps most of them by itself, and says so; the supervisor ends the others.
+A worker whose I/O loop turns keeps most deadlines by itself, and logs it. The supervisor ends the others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SILENT_SECONDS = 2.0
 
 
 class Deadlines:
-    """Ask it of every worker about once a second. `stack_files` are by the number of a worker's record."""
+    """Ask about every worker once a second. `stack_files` are indexed by the number of a worker's record."""
 
     def __init__(self, settings: Settings, board: Scoreboard, stack_files: Sequence[StackFile]) -> None:
         self._settings = settings

@@ -51,7 +51,7 @@ class Renewals:
                 self._due.append((slot, False))
 
     def step(self) -> None:
-        """See which workers are due, and take the renewal under way a step further, or begin the next."""
+        """Find the workers that are due, continue the renewal under way, or begin the next."""
         if time.monotonic() >= self._not_before:
             self._queue_due()
         if self._present is not None:
@@ -62,7 +62,7 @@ class Renewals:
                 self._begin(slot, slot.worker, spare_memory=spare_memory)
 
     def call_off(self, slot: ManagedSlot, why: str) -> None:
-        """The successor of the slot's worker ended: that worker serves on, and the others, too."""
+        """The successor of the slot's worker has ended: that worker and all others serve on."""
         self._present = None
         self._due.clear()
         self._not_before = time.monotonic() + _PAUSE_SECONDS
@@ -89,9 +89,9 @@ class Renewals:
     def _begin(self, slot: ManagedSlot, worker: WorkerProcess, *, spare_memory: bool) -> None:
         """Boot the successor beside the worker, or end the worker first.
 
-        The former costs no capacity, also where the successor turns out to be broken, and is the only way for
-        the last worker that is ready. The latter is for a device, which two of them may not fit on, and where
-        memory is short, as long as there is another.
+        A successor beside it costs no capacity, even if the successor turns out to be broken. It is the only
+        way for the last worker that is ready. A worker on a device, which may not hold two, ends first, and
+        so does one that has grown, as long as another is ready.
         """
         self._present = slot, worker.pid
         ready = self._board.ready()

@@ -42,11 +42,10 @@ def load(
 ) -> Loaded:
     """Import the package's handlers, in this process and for good, and build their application.
 
-    Functions of other resources become calls of them, at their `addresses`, where the image's SDK is used.
+    Functions of other resources become calls to them, at their `addresses`. Plain functions run in the
+    `threads`. `device_lost` is called with the reason when this process can no longer use the GPU.
 
-    Plain functions run in the `threads`. `device_lost` is called with the reason when no further request of
-    this process can use the GPU. Raises `UserCodeFault` and `ManifestFault` as `importer.enter`,
-    `importer.load` and `build` do.
+    Raises `UserCodeFault` and `ManifestFault` like `importer.enter`, `importer.load` and `build`.
     """
     importer.enter(package.app_dir, sdk)
     peers = Together(package.together) if package.together else Peers(addresses, package.elsewhere)
@@ -69,13 +68,13 @@ def load(
 
 
 async def _answered_before() -> dict[str, Any]:
-    """Stands for a job's path in the API document; the runtime's own target answers it."""
+    """Puts a job's path into the API document. The runtime's own target responds before it."""
     raise NotImplementedError
 
 
 def _stand_in_for_others(sdk: Literal["image", "artifact"], stand_in: Callable[[Any], Any]) -> None:
-    """Have the SDK's decorators put stubs in the place of functions of other resources."""
-    from runpod_flash import Endpoint  # whose it is depends on what `importer.enter` was told
+    """Have the SDK's decorators replace functions of other resources by stubs."""
+    from runpod_flash import Endpoint  # the image's or the artifact's: `importer.enter` decides
 
     if sdk == "image":
         Endpoint.stand_in = stand_in  # type: ignore[method-assign, assignment]
@@ -91,7 +90,7 @@ def _stand_in_for_others(sdk: Literal["image", "artifact"], stand_in: Callable[[
 
 
 def own_targets(loaded: Loaded, settings: Settings) -> list[Target]:
-    """What the runtime itself answers POST requests for, in the place of plain functions."""
+    """The runtime's own targets of POST requests: /execute and jobs."""
 
     def target(path: str, responder: Responder, *, is_internal: bool) -> Target:
         name, seconds = f"POST {path}", settings.request_timeout

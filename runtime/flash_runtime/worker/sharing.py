@@ -27,7 +27,7 @@ class Sharing(Protocol):
         """Whether this worker takes the next connection, or leaves it to a sibling."""
 
     def on_connections(self, count: int) -> None:
-        """The number of open connections, told a few times a second and after each new one."""
+        """Called with the number of open connections, a few times a second and after each new one."""
 
     def on_admission_change(self, admission: Admission) -> None:
         """A request began to run or to wait, or has ended."""

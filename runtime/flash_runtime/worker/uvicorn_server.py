@@ -71,7 +71,7 @@ class UvicornServer(uvicorn.Server):
 
 
 class _Finisher:
-    """What uvicorn takes for an `asyncio.Server`, of which it asks nothing but to close."""
+    """Takes the place of an `asyncio.Server`, which uvicorn only closes."""
 
     def __init__(self, finish: Callable[[], None]) -> None:
         self.close = finish
@@ -81,4 +81,4 @@ class _Finisher:
 
 
 async def _no_application(scope: Any, receive: Any, send: Any) -> None:
-    """What uvicorn is told to serve: connections give their requests to the gate."""
+    """The application that uvicorn asks for. Connections give their requests to the gate instead."""

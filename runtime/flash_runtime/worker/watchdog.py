@@ -50,7 +50,7 @@ class Watchdog:
         return self._moved
 
     def describe(self) -> str:
-        """Who holds the loop, for how long, and where: the innermost frames are last."""
+        """What holds the loop, for how long, and where: the innermost frames are last."""
         holder = self._holder or self._current() or _ELSEWHERE
         held = time.monotonic() - self._moved
         frame = sys._current_frames().get(threading.main_thread().ident or 0)

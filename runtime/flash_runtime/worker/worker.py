@@ -59,7 +59,7 @@ from flash_runtime.worker.watchdog import Watchdog
 log = logging.getLogger("flash_runtime.worker")
 
 _HELD_SECONDS = 1.0
-"""How long a handler may hold the application loop once nothing is left to answer."""
+"""How long a handler may hold the application loop once every request is answered."""
 _DESCRIPTORS_KEPT = 256
 """Files that may be open besides connections: the user's, mostly."""
 
@@ -178,7 +178,7 @@ class FlashWorker(Worker):  # type: ignore[misc]  # gunicorn has no types
             self._server.lose_device(why)
 
     def _serve(self, loaded: Loaded, threads: Threads) -> int:
-        """Serve until told to stop; returns the exit code."""
+        """Serve until SIGTERM; returns the exit code."""
         loop = uvloop.new_event_loop()
         asyncio.set_event_loop(loop)
         self._server = server = _build_server(self._assignment, loaded, threads, loop, self.sockets)
@@ -278,7 +278,7 @@ def _stop_loop(loop: asyncio.AbstractEventLoop, ended: threading.Event, code: in
 
 
 def _end(code: int) -> None:
-    """End the process as an interpreter does, except that no thread of user code is waited for."""
+    """End the process as an interpreter does, but without waiting for threads of user code."""
     if code == EXIT_OK:
         atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -99,6 +99,20 @@ class UserCodeFault(Fault):
         return f"{text}\n{self.traceback.rstrip()}" if self.traceback else text
 
 
+class CallFault(Fault):
+    """A call by name was not made, or failed. The caller gets `status` and `what`.
+
+    `kind` and `trace` are the type and the traceback of the exception `raised`, if the function raised one.
+    """
+
+    def __init__(self, status: int, what: str, *, kind: str | None = None, trace: str = "") -> None:
+        super().__init__(what)
+        self.status = status
+        self.kind = kind
+        self.trace = trace
+        self.raised: BaseException | None = None
+
+
 def boot_timeout_fault(seconds: float) -> UserCodeFault:
     """User code was still importing at the boot deadline."""
     return UserCodeFault(

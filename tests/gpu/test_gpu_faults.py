@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from flash_runtime.usercode.gpu_errors import GpuFault, classify, release_memory
+from flash_runtime.usercode.gpu_errors import GpuError, classify, release_memory
 
 pytestmark = pytest.mark.gpu
 
@@ -59,7 +59,7 @@ def test_a_real_want_of_memory_is_told_and_what_was_held_is_released(torch):
     before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
     with pytest.raises(RuntimeError) as caught:
         want_too_much(torch)
-    assert classify(caught.value) is GpuFault.OUT_OF_MEMORY
+    assert classify(caught.value) is GpuError.OUT_OF_MEMORY
     assert torch.cuda.memory_allocated() >= before[0] + 64 * MEBIBYTE
     release_memory(caught.value)
     assert (torch.cuda.memory_allocated(), torch.cuda.memory_reserved()) == before
@@ -72,4 +72,4 @@ def test_a_real_device_side_assert_and_each_call_after_it_mean_that_the_device_i
         [sys.executable, "-c", LOSE], capture_output=True, text=True, timeout=300, check=False
     )
     # How a process with a lost device ends is the driver's affair.
-    assert done.stdout.splitlines() == [str(GpuFault.LOST)] * 2, done.stderr
+    assert done.stdout.splitlines() == [str(GpuError.LOST)] * 2, done.stderr

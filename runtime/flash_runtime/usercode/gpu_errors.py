@@ -45,7 +45,7 @@ _STICKY_WORDS = (
 """What the same errors say, for a torch whose exceptions carry no code."""
 
 
-class GpuFault(Enum):
+class GpuError(Enum):
     """What an exception says about the device."""
 
     OUT_OF_MEMORY = "out of memory"
@@ -62,20 +62,20 @@ class GpuFailure(Exception):
         self.raised = raised
 
 
-def classify(error: BaseException) -> GpuFault | None:
+def classify(error: BaseException) -> GpuError | None:
     """What `error`, or an exception that led to it, says about the device; `None` where nothing."""
     torch = sys.modules.get("torch")
     if torch is None:
         return None
     chain = list(_chain(error))
     if any(_is_lost(torch, each) for each in chain):
-        return GpuFault.LOST
+        return GpuError.LOST
     # Only where it left the handler as it is, or wrapped: one that was caught may have been dealt with.
     causes = [each for each in chain if each is error or each in _causes(error)]
     # Absent while torch is still being imported, and before torch 2.5.
     out_of_memory = getattr(torch, "OutOfMemoryError", ())
     if any(isinstance(each, out_of_memory) for each in causes):
-        return GpuFault.OUT_OF_MEMORY
+        return GpuError.OUT_OF_MEMORY
     return None
 
 

@@ -26,13 +26,13 @@ def test_nothing_is_told_before_a_worker_is_ready_and_then_once(caplog):
     caplog.set_level(logging.INFO)
     startup, board = Startup(time.monotonic()), Scoreboard(2)
     startup.end("settings")
-    startup.tell(board)
-    assert not startup.told
+    startup.report(board)
+    assert not startup.reported
     assert told(caplog) == []
     for number in (0, 1):
         be_ready(board, number)
-        startup.tell(board)
-    assert startup.told
+        startup.report(board)
+    assert startup.reported
     assert len(told(caplog)) == 1
 
 
@@ -44,7 +44,7 @@ def test_the_phases_add_up_from_the_processs_start_to_the_first_worker_that_was_
     be_ready(board, 1)
     time.sleep(0.1)
     be_ready(board, 0)
-    startup.tell(board)
+    startup.report(board)
     [phases] = told(caplog)
     total = phases.pop("total")
     # Nothing but Linux tells when a process was made.

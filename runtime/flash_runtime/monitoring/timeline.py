@@ -1,4 +1,4 @@
-"""Startup: what a cold start spends its time on, told in one line of the log when a worker is first ready."""
+"""Timeline: what a cold start spends its time on, in one line of the log when the first worker is ready."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ log = logging.getLogger("flash_runtime.startup")
 
 
 class Startup:
-    """The phases of a start, one after the other. Moments are `time.monotonic()`, which all processes share.
+    """The phases of a start, one after the other. Times are `time.monotonic()`, which all processes share.
 
-    The first one, `interpreter`, is from the process's start to `began`; it is left out where the system does
-    not tell when that was.
+    The first one, `interpreter`, is from the process's start to `began`. It is left out if the system
+    does not say when the process started.
     """
 
     def __init__(self, began: float) -> None:
         started = _process_started()
         self._start = began if started is None else started
         self._ends = [] if started is None else [("interpreter", began)]
-        self.told = False
+        self.reported = False
 
     def end(self, phase: str) -> None:
-        """The phase that began with the end of the one before is over."""
+        """End the phase that began when the one before ended."""
         self._ends.append((phase, time.monotonic()))
 
-    def tell(self, board: Scoreboard) -> None:
-        """Log every phase in milliseconds, and their total, once: when a worker is ready."""
+    def report(self, board: Scoreboard) -> None:
+        """Log every phase in milliseconds, and their total, once a worker is ready. Logs only once."""
         ready = board.ready()
-        if self.told or not ready:
+        if self.reported or not ready:
             return
-        self.told = True
+        self.reported = True
         first = min(ready, key=lambda record: record.since)
         workers = [("fork", first.forked_at), ("user_code", first.imported_at), ("serving", first.since)]
         spent, before = {}, self._start
@@ -48,10 +48,10 @@ def _milliseconds(seconds: float) -> float:
 
 
 def _process_started() -> float | None:
-    """When this process was made, to a hundredth of a second (only on Linux; elsewhere `None`).
+    """When this process started, to a hundredth of a second (only on Linux; elsewhere `None`).
 
-    proc(5), stat: the 22nd field, in clock ticks since the system's boot. The second one is a name in
-    brackets, which may have brackets and spaces itself.
+    proc(5), stat: the 22nd field, in clock ticks since the system's boot. The second field is a name in
+    brackets, which may itself have brackets and spaces.
     """
     try:
         with open("/proc/self/stat", "rb") as file:  # noqa: PTH123  health waits for this

@@ -83,7 +83,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         """The signals that came; waits for less where there is something to wait for besides."""
         waiting = any(not each.worker and not each.given_up for each in self._keeping)
-        soon = waiting or self._renewals.under_way or not self._launch.startup.told
+        soon = waiting or self._renewals.under_way or not self._launch.startup.reported
         return list(super().wait_for_signals(0.1 if soon else timeout))
 
     # What to keep running.
@@ -96,7 +96,7 @@ class Supervisor(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         now = time.monotonic()
         if self._board.any_ready():
             self._last_ready, self._boot_fault = now, None
-            self._launch.startup.tell(self._board)
+            self._launch.startup.report(self._board)
         self._give_up_if_hopeless(now)
         self._tell_failing()
         for keeping in self._keeping:

@@ -1,8 +1,8 @@
 """The fault tree: what went wrong, where, and what to do about it.
 
-A `Fault` is an error that its reader can mend: an operator (exit code) or a client (HTTP status). It says
-what, where and the remedy, on one screen. Anything that is not a `Fault` is a bug
-in this project or an exception of user code, and keeps its traceback.
+A `Fault` is an error that its reader can correct: an operator (exit code) or a client (HTTP status). It says
+what, where and the remedy, on one screen. Anything that is not a `Fault` is a bug in this project or an
+exception of user code, and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Fault(Exception):
     """An error with a remedy.
 
     `what` is one sentence. `where` is a file, a JSON path, a variable's name or a URL. `remedy` says what the
-    reader can do. `exit_code` is the process's code where the fault ends it.
+    reader can do. `exit_code` is the process's code if the fault ends it.
     """
 
     exit_code: ClassVar[int] = EXIT_SOFTWARE
@@ -50,7 +50,7 @@ class UsageFault(Fault):
 
 
 class SettingFault(Fault):
-    """An environment variable has a value that cannot be used; `where` names it."""
+    """An environment variable has a value that cannot be used. `where` names the variable."""
 
     exit_code = EXIT_CONFIG
 
@@ -68,7 +68,7 @@ class ArtifactMissingFault(Fault):
 
 
 class ManifestFault(Fault):
-    """The manifest cannot be served. `problems` lists every one, each `JSON path: what is wrong`."""
+    """The manifest cannot be served. `problems` has every problem, each as `JSON path: what is wrong`."""
 
     exit_code = EXIT_BAD_DATA
 
@@ -83,7 +83,7 @@ class ManifestFault(Fault):
 
 
 class UserCodeFault(Fault):
-    """User code cannot be brought in. `traceback` is the user's own, or empty where nothing was raised."""
+    """User code cannot be imported. `traceback` is the user's own, or empty if nothing was raised."""
 
     exit_code = EXIT_SOFTWARE
 
@@ -97,6 +97,20 @@ class UserCodeFault(Fault):
         """The fault's lines, then the user's traceback: what a reader of the log's end needs comes last."""
         text = super().__str__()
         return f"{text}\n{self.traceback.rstrip()}" if self.traceback else text
+
+
+class CallFault(Fault):
+    """A call by name was not made, or failed. The caller gets `status` and `what`.
+
+    `kind` and `trace` are the type and the traceback of the exception `raised`, if the function raised one.
+    """
+
+    def __init__(self, status: int, what: str, *, kind: str | None = None, trace: str = "") -> None:
+        super().__init__(what)
+        self.status = status
+        self.kind = kind
+        self.trace = trace
+        self.raised: BaseException | None = None
 
 
 def boot_timeout_fault(seconds: float) -> UserCodeFault:

@@ -123,7 +123,7 @@ def test_a_missing_file_is_named(tmp_path):
     ("given", "place", "text"),
     [
         (function("GET", "users"), "http_path", "does not start with `/`"),
-        (function("FETCH", "/users"), "http_method", "is none of GET"),
+        (function("FETCH", "/users"), "http_method", "is not one of GET"),
         (function("GET", "/ping"), "http_path", "reserved"),
         (function("POST", "/execute"), "http_path", "reserved"),
         (function("GET", "/healthz"), "http_path", "reserved"),
@@ -134,11 +134,11 @@ def test_a_missing_file_is_named(tmp_path):
         (function("GET", "/a b"), "http_path", "character"),
         (function("GET", "/a\r\nb"), "http_path", "character"),
         (function("GET", "/a?b"), "http_path", "character"),
-        (function("GET", "/users", module="api.py"), "module", "its module is 'api'"),
+        (function("GET", "/users", module="api.py"), "module", "Its module is 'api'"),
         (function("GET", "/{a}/{a}"), "http_path", "twice"),
         (function("GET", None), "http_path", "missing"),
         (function(None, "/users"), "http_method", "missing"),
-        (function("GET", "/users", module="a..b"), "module", "no module's name"),
+        (function("GET", "/users", module="a..b"), "module", "not a module name"),
     ],
 )
 def test_what_the_schema_cannot_say_is_checked(load, given, place, text):
@@ -167,7 +167,7 @@ def test_the_only_load_balanced_resource_needs_no_name(load):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [(None, "several"), ("c", "unknown")],
+    [(None, "several"), ("c", "no resource `c`")],
 )
 def test_a_resource_that_is_not_clear_is_a_fault_that_lists_them(load, name, text):
     one = resource(function("GET", "/"))

@@ -97,4 +97,4 @@ def test_a_user_that_may_not_bind_port_80_is_told_of_port(containers):
     assert container.wait() == 78
     last = container.lines()[-1]["message"]
     assert "Permission denied" in last
-    assert "set PORT to one above" in last
+    assert "set PORT to a higher one" in last

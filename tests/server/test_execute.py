@@ -224,10 +224,10 @@ def test_a_function_that_raises_is_a_500_with_its_traceback_for_who_may_see_it(s
 @pytest.mark.parametrize(
     ("content", "status", "text"),
     [
-        (plain("nothing"), 404, "no function `nothing` here"),
+        (plain("nothing"), 404, "no function `nothing`"),
         (plain("job", "x"), 404, "belongs to the resource `jobs`"),
         (plain("__import__", "os"), 404, "no function"),
-        (plain("add"), 400, "do not fit `add`: missing a required argument: 'a'"),
+        (plain("add"), 400, "do not match the signature of `add`: missing a required argument: 'a'"),
         (plain("add", 1, 2, 3), 400, "too many positional"),
         (plain("Counter"), 400, "is a class"),
         (plain("exits"), 500, "SystemExit"),
@@ -240,19 +240,19 @@ def test_a_function_that_raises_is_a_500_with_its_traceback_for_who_may_see_it(s
         (plain("endless"), 500, "cannot be sent as JSON: RecursionError"),
         ({"function_name": "unpicklable"}, 500, "cannot be pickled"),
         (plain("unpicklable"), 500, "cannot be sent as JSON"),
-        ({"function_name": "add", "args": ["@@@"]}, 400, "no base64"),
+        ({"function_name": "add", "args": ["@@@"]}, 400, "not valid base64"),
         (
             {"function_name": "add", "args": [base64.b64encode(b"rubbish").decode()]},
             400,
             "cannot be unpickled",
         ),
-        ({"function_name": "add", "args": [7]}, 400, "no base64"),
-        ({"function_name": "add", "args": "x"}, 400, "does not fit: args"),
+        ({"function_name": "add", "args": [7]}, 400, "not valid base64"),
+        ({"function_name": "add", "args": "x"}, 400, "invalid fields: args"),
         ({}, 400, "no `function_name`"),
-        ([], 400, "does not fit"),
+        ([], 400, "invalid fields: the body"),
         ({"execution_type": "class"}, 400, "no `class_name`"),
-        ({"function_name": "f", "function_code": "def f(): pass"}, 403, "no source text"),
-        ({"function_name": "add", "modules": {"m.py": ""}}, 403, "no source text"),
+        ({"function_name": "f", "function_code": "def f(): pass"}, 403, "not source code from a caller"),
+        ({"function_name": "add", "modules": {"m.py": ""}}, 403, "not source code from a caller"),
         (
             {"execution_type": "class", "class_name": "Counter", "method_name": "_private"},
             403,
@@ -485,7 +485,7 @@ def test_the_vendors_client_is_told_why_its_source_text_is_not_run(tmp_path):
         program.write_text(source.replace("asyncio.run(main())\n", catch))
         printed = vendor.run_file(program, RUNPOD_API_KEY=TOKEN)
     assert "403" in printed
-    assert "no source text" in printed
+    assert "not source code from a caller" in printed
 
 
 # The envelope.

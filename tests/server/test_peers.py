@@ -213,20 +213,20 @@ def test_what_a_function_raises_there_is_raised_here_with_its_traceback(servers)
 
 def test_an_exception_that_cannot_be_pickled_is_told_in_words(servers):
     assert servers["case"].client.post("/call_unpicklable", json={}).status_code == 500
-    assert "PeerError: `unpicklable_error` of `worker` has failed: Odd: odd" in servers["case"].log
+    assert "PeerError: `unpicklable_error` of `worker` failed: Odd: odd" in servers["case"].log
     assert "in unpicklable_error" in servers["case"].log
 
 
 def test_an_exception_that_cannot_be_restored_is_told_in_words_with_its_traceback(servers):
     told = servers["case"].client.post("/told_of", json={"name": "unloadable_error"}).json()
     assert told["type"] == "PeerError"
-    assert told["text"] == "`unloadable_error` of `worker` has failed: Pair: 1 2"
+    assert told["text"] == "`unloadable_error` of `worker` failed: Pair: 1 2"
     assert "in unloadable_error" in told["cause"]
 
 
 def test_what_ends_a_process_there_is_a_failure_here(servers):
     told = servers["case"].client.post("/told_of", json={"name": "exits"}).json()
-    assert (told["type"], told["text"]) == ("PeerError", "`exits` of `worker` has failed: SystemExit: 3")
+    assert (told["type"], told["text"]) == ("PeerError", "`exits` of `worker` failed: SystemExit: 3")
 
 
 def test_loops_of_ones_own_leave_no_connection_behind(servers):
@@ -281,10 +281,10 @@ def test_many_calls_at_once_have_each_their_answer(servers):
 @pytest.mark.parametrize(
     ("peers", "text"),
     [
-        ({}, "does not know where the resource `worker` is"),
+        ({}, "does not know the address of the resource `worker`"),
         (
             {"FLASH_PEER_URL": "http://127.0.0.1:1/{resource}"},
-            "`worker` cannot be reached at http://127.0.0.1:1/worker",
+            "Cannot connect to `worker` at http://127.0.0.1:1/worker",
         ),
     ],
 )
@@ -308,7 +308,7 @@ def test_a_peer_with_another_token_says_so(tmp_path):
         settings = {"FLASH_RESOURCE_NAME": "case", "FLASH_PEERS": json.dumps({"worker": worker.url})}
         with serve(tmp_path, FLASH_APP_DIR=directory, FLASH_EXECUTE_TOKEN=TOKEN, **settings) as server:
             assert server.client.post("/call_echo", json={"value": {}}).status_code == 500
-            assert "was refused with 401: Send the execute token" in server.log
+            assert "was refused with status 401: Send the execute token" in server.log
             assert TOKEN not in server.log
 
 
@@ -326,17 +326,17 @@ def hostile_answer() -> bytes:
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", "its answer is no envelope"),
-        (b"rubbish\r\n\r\n", "its answer is no HTTP"),
-        (b"", "the connection ended before the answer. It may have been run"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi", "the answer is not an envelope"),
+        (b"rubbish\r\n\r\n", "the answer is not valid HTTP"),
+        (b"", "the connection ended before the answer. The function may have run"),
         (
             b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n"
             b"content-type: application/vnd.flash.execute\r\n\r\nFLX1",
-            "its answer cannot be read: BadEnvelope",
+            "the answer cannot be read: BadEnvelope",
         ),
-        (b"HTTP/1.1 503 Service Unavailable\r\n\r\nstarting", "was refused with 503: b'starting'"),
-        (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "no HTTP"),
-        (hostile_answer(), "its answer cannot be read: SystemExit: 7"),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\nstarting", "was refused with status 503: b'starting'"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", "not valid HTTP"),
+        (hostile_answer(), "the answer cannot be read: SystemExit: 7"),
     ],
 )
 def test_a_peer_that_answers_rubbish_is_a_500_whose_log_says_so(tmp_path, answer, text):

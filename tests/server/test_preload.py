@@ -103,7 +103,7 @@ def test_a_preloaded_module_that_uses_the_gpu_exits_70_and_is_named_with_the_rem
         done = run(command, FLASH_APP_DIR=directory, FLASH_PRELOAD="heavy")
         assert done.returncode == 70, done.stderr
         assert "`heavy`, whose import initialised CUDA" in done.stderr
-        assert "import it in the handler's module instead" in done.stderr
+        assert "import `heavy` in the handler's module instead" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_preloaded_module_that_cannot_be_imported_exits_70_with_its_traceback_
     assert done.returncode == 70, done.stderr
     message = last(done)
     assert message.startswith("FLASH_PRELOAD names `heavy`")
-    assert "leave `heavy` out of FLASH_PRELOAD" in message
+    assert "remove `heavy` from FLASH_PRELOAD" in message
     assert message.endswith(expected)
 
 

@@ -101,7 +101,7 @@ def test_the_environment_decides_then_the_driver(cuda, nvidia, gpus, expected):
 
 def test_a_lost_gpu_takes_no_other_out_of_service(caplog):
     assert found(None, "all", FOUR, broken=(1,)) == [UUIDS[0], UUIDS[2], UUIDS[3]]
-    assert "GPU 1 is left out" in caplog.text
+    assert "GPU 1 is not used" in caplog.text
 
 
 @pytest.mark.parametrize("value", ["0,0", "0,00", "first", "0;1", "GPU_1", f"{UUIDS[0]},{UUIDS[0]}"])

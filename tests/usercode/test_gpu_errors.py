@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from flash_runtime.usercode.gpu_errors import _STICKY_CODES, _STICKY_WORDS, GpuFault, classify, release_memory
+from flash_runtime.usercode.gpu_errors import _STICKY_CODES, _STICKY_WORDS, GpuError, classify, release_memory
 
 ASSERT = "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"
 
@@ -55,14 +55,14 @@ def run(script):
 
 @pytest.mark.torch
 def test_torchs_out_of_memory_is_out_of_memory(torch):
-    assert classify(torch.OutOfMemoryError("CUDA out of memory.")) is GpuFault.OUT_OF_MEMORY
-    assert classify(torch.cuda.OutOfMemoryError("CUDA out of memory.")) is GpuFault.OUT_OF_MEMORY
+    assert classify(torch.OutOfMemoryError("CUDA out of memory.")) is GpuError.OUT_OF_MEMORY
+    assert classify(torch.cuda.OutOfMemoryError("CUDA out of memory.")) is GpuError.OUT_OF_MEMORY
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize("code", sorted(_STICKY_CODES))
 def test_a_code_that_stays_means_that_the_device_is_lost(torch, code):
-    assert classify(coded(torch, code)) is GpuFault.LOST
+    assert classify(coded(torch, code)) is GpuError.LOST
 
 
 @pytest.mark.torch
@@ -77,8 +77,8 @@ def test_a_code_of_one_call_says_nothing_whatever_the_words(torch, code):
 @pytest.mark.parametrize("kind", ["AcceleratorError", "RuntimeError"])
 def test_without_a_code_the_words_decide(torch, kind, words):
     make = getattr(torch, kind, RuntimeError)
-    assert classify(make(f"CUDA error: {words}")) is GpuFault.LOST
-    assert classify(make(f"CUDA error: {words.upper()}")) is GpuFault.LOST
+    assert classify(make(f"CUDA error: {words}")) is GpuError.LOST
+    assert classify(make(f"CUDA error: {words.upper()}")) is GpuError.LOST
 
 
 @pytest.mark.torch
@@ -107,15 +107,15 @@ def test_words_that_are_not_cudas_say_nothing(torch, error):
 @pytest.mark.torch
 def test_what_an_exception_was_raised_from_counts_however_deep(torch):
     memory, lost = torch.OutOfMemoryError("CUDA out of memory."), torch.AcceleratorError(ASSERT)
-    assert classify(raised(ValueError("no"), memory)) is GpuFault.OUT_OF_MEMORY
-    assert classify(raised(KeyError(), raised(ValueError("no"), memory))) is GpuFault.OUT_OF_MEMORY
-    assert classify(raised(KeyError(), raised(ValueError("no"), lost))) is GpuFault.LOST
+    assert classify(raised(ValueError("no"), memory)) is GpuError.OUT_OF_MEMORY
+    assert classify(raised(KeyError(), raised(ValueError("no"), memory))) is GpuError.OUT_OF_MEMORY
+    assert classify(raised(KeyError(), raised(ValueError("no"), lost))) is GpuError.LOST
 
 
 @pytest.mark.torch
 def test_a_loss_that_was_caught_is_still_one(torch):
-    assert classify(raised_over(torch.AcceleratorError(ASSERT), ValueError("no"))) is GpuFault.LOST
-    assert classify(raised_over(RuntimeError(ASSERT), ValueError("no"), hidden=True)) is GpuFault.LOST
+    assert classify(raised_over(torch.AcceleratorError(ASSERT), ValueError("no"))) is GpuError.LOST
+    assert classify(raised_over(RuntimeError(ASSERT), ValueError("no"), hidden=True)) is GpuError.LOST
 
 
 @pytest.mark.torch
@@ -126,8 +126,8 @@ def test_want_of_memory_that_was_caught_may_have_been_dealt_with(torch):
 @pytest.mark.torch
 def test_a_loss_outweighs_want_of_memory(torch):
     memory, lost = torch.OutOfMemoryError("CUDA out of memory."), torch.AcceleratorError(ASSERT)
-    assert classify(raised(memory, lost)) is GpuFault.LOST
-    assert classify(raised_over(lost, torch.OutOfMemoryError("CUDA out of memory."))) is GpuFault.LOST
+    assert classify(raised(memory, lost)) is GpuError.LOST
+    assert classify(raised_over(lost, torch.OutOfMemoryError("CUDA out of memory."))) is GpuError.LOST
 
 
 @pytest.mark.torch
@@ -136,7 +136,7 @@ def test_exceptions_that_led_to_each_other_end_the_search(torch):
     first.__cause__, second.__cause__ = second, first
     assert classify(first) is None
     second.__context__ = torch.AcceleratorError(ASSERT)
-    assert classify(first) is GpuFault.LOST
+    assert classify(first) is GpuError.LOST
 
 
 @pytest.mark.torch

@@ -96,7 +96,7 @@ def test_a_missing_module_is_named_with_what_there_is(load):
 
 def test_a_module_that_needs_a_missing_one_is_another_fault_with_the_users_traceback(load):
     fault = load({"main.py": "import helper\n" + HANDLER, "helper.py": "import numpyy\n"})
-    assert fault["what"] == "Module `main` needs `numpyy`, which is not here."
+    assert fault["what"] == "Module `main` needs `numpyy`, which cannot be found."
     assert fault["where"].endswith("helper.py:1")
     assert "dependencies=['numpyy'" in fault["remedy"]
     assert ".gitignore" in fault["remedy"]  # what builds honour
@@ -107,7 +107,7 @@ def test_a_module_that_needs_a_missing_one_is_another_fault_with_the_users_trace
 
 def test_a_missing_sibling_of_the_modules_own_package_is_not_taken_for_the_module(load):
     fault = load({"pkg/__init__.py": "", "pkg/main.py": "import pkg.other\n"}, "pkg.main")
-    assert fault["what"] == "Module `pkg.main` needs `pkg.other`, which is not here."
+    assert fault["what"] == "Module `pkg.main` needs `pkg.other`, which cannot be found."
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_module_that_raises_keeps_its_traceback(load, source, what, last):
     ("source", "what"),
     [
         ("def handle():\n    pass\n", "Module `main` has no function `handler`. It has `handle`."),
-        ("handler = 3\n", "`handler` of module `main` is of type int and no function."),
+        ("handler = 3\n", "`handler` of module `main` is not a function, but of type int."),
         ("", "It has no functions."),
     ],
 )
@@ -157,7 +157,7 @@ def test_the_images_sdk_wins_unless_the_artifacts_is_asked_for(load):
 
 
 def test_asking_for_the_artifacts_sdk_where_it_has_none_is_a_fault(load):
-    assert "it carries none" in load({"main.py": HANDLER}, sdk="artifact")["what"]
+    assert "the artifact has none" in load({"main.py": HANDLER}, sdk="artifact")["what"]
 
 
 def test_what_the_images_sdk_lacks_is_a_fault_with_the_remedy(load):

@@ -1,4 +1,4 @@
-"""The manifest: JSON to a frozen `Manifest`, or a fault that names every place in the file that is wrong.
+"""The manifest: reads JSON as a frozen `Manifest`, or raises a fault that names every place that is wrong.
 
 The format is version 1.0 as `flash build` of runpod-flash 1.21.0 writes it. The models below are its only
 description: `python -m flash_runtime.artifact.manifest` prints `manifest_schema.json` from them.
@@ -36,7 +36,7 @@ class _Part(BaseModel):
 
 
 class Function(_Part):
-    """A function of the user's. With a method and a path it is a handler."""
+    """A function of the user. With a method and a path, it is a handler."""
 
     name: str = Field(
         min_length=1,
@@ -49,13 +49,13 @@ class Function(_Part):
         min_length=1,
         max_length=200,
         title="Module",
-        description="The module that defines it, as it is imported from the application's directory.",
+        description="The module that defines it, as imported from the application's directory.",
         examples=["api", "services.users"],
     )
     is_async: bool = Field(
         default=False,
         title="Is async",
-        description="Whether it was written with `async def`. A worker looks at the function itself.",
+        description="Whether it was written with `async def`. Workers look at the function itself.",
     )
     is_class: bool = Field(
         default=False, title="Is class", description="Whether it is a class (of a queue-based resource)."
@@ -63,21 +63,21 @@ class Function(_Part):
     http_method: str | None = Field(
         default=None,
         title="HTTP method",
-        description="GET, POST, PUT, PATCH or DELETE; absent where the function is no handler.",
+        description="GET, POST, PUT, PATCH or DELETE. Absent if the function is not a handler.",
         examples=["POST"],
         json_schema_extra={"enum": [*METHODS, None]},
     )
     http_path: str | None = Field(
         default=None,
         title="HTTP path",
-        description="Starts with `/`; names in braces are parameters of the function.",
+        description="Starts with `/`. Names in braces are parameters of the function.",
         examples=["/users/{user_id}"],
         json_schema_extra={"pattern": "^/"},
     )
 
 
 class Resource(_Part):
-    """What one `Endpoint` of the application became. Keys that place it on a platform are kept unread."""
+    """One `Endpoint` of the application. Keys about its place on a platform are kept, but not read."""
 
     resource_type: str = Field(
         default="", title="Type", description="The vendor's class.", examples=["CpuLiveLoadBalancer"]
@@ -85,25 +85,30 @@ class Resource(_Part):
     is_load_balanced: bool = Field(
         default=False,
         title="Is load-balanced",
-        description="Whether it serves HTTP routes. Others take jobs from a queue, and are not served here.",
+        description="Whether it serves HTTP routes. Other resources run jobs.",
     )
-    functions: tuple[Function, ...] = Field(default=(), title="Functions", description="What it consists of.")
+    functions: tuple[Function, ...] = Field(
+        default=(), title="Functions", description="Its functions and classes."
+    )
     file_path: str | None = Field(
         default=None,
         title="File",
-        description="The file that declares it, from the project's root.",
+        description="The file that declares it, relative to the project's root.",
         examples=["api.py"],
     )
     module_path: str | None = Field(
         default=None, title="Module", description="That file as a module.", examples=["api"]
     )
     target_python_version: str | None = Field(
-        default=None, title="Python version", description="Python that it was built for.", examples=["3.12"]
+        default=None,
+        title="Python version",
+        description="The Python version that it was built for.",
+        examples=["3.12"],
     )
 
 
 class Manifest(_Part):
-    """What a packaged application consists of: `flash_manifest.json` at the top of the artifact."""
+    """The content of a packaged application: `flash_manifest.json` at the top of the artifact."""
 
     model_config = ConfigDict(title="Flash manifest")
 
@@ -116,14 +121,14 @@ class Manifest(_Part):
     project_name: str = Field(
         default="application",
         title="Project",
-        description="The application's name; the title of its API document.",
+        description="The application's name, and the title of its API document.",
         examples=["shop"],
     )
     python_version: str | None = Field(
         default=None,
         pattern=r"^\d+\.\d+$",
         title="Python version",
-        description="Python that the artifact's packages were built for.",
+        description="The Python version that the artifact's packages were built for.",
         examples=["3.12"],
     )
     generated_at: str | None = Field(
@@ -133,12 +138,12 @@ class Manifest(_Part):
         examples=["2026-01-31T12:00:00Z"],
     )
     resources: dict[str, Resource] = Field(
-        title="Resources", description="Each resource under its name.", examples=[{"shop-api": {}}]
+        title="Resources", description="Each resource by its name.", examples=[{"shop-api": {}}]
     )
     function_registry: dict[str, str] = Field(
         default={},
         title="Function registry",
-        description="Which resource each function belongs to.",
+        description="The resource of each function.",
         examples=[{"create_user": "shop-api"}],
     )
     routes: dict[str, dict[str, str]] = Field(
@@ -155,9 +160,9 @@ def schema() -> dict[str, Any]:
 
 
 def load(path: Path, reserved: Sequence[str], where: str | None = None) -> Manifest:
-    """Read the manifest. `reserved` are the paths that no handler may take, `where` its name in a fault.
+    """Read the manifest. Handlers cannot have the paths `reserved`. `where` names the manifest in a fault.
 
-    Raises `ManifestFault` with every problem there is, each after its JSON path.
+    Raises `ManifestFault` with every problem, each after its JSON path.
     """
     where = where or str(path)
     try:
@@ -167,7 +172,7 @@ def load(path: Path, reserved: Sequence[str], where: str | None = None) -> Manif
         raise ManifestFault(
             f"The manifest cannot be read: {error.strerror}.",
             where=where,
-            remedy="serve what `flash build` wrote, or set FLASH_MANIFEST_PATH.",
+            remedy="serve an artifact that `flash build` wrote, or set FLASH_MANIFEST_PATH.",
         ) from error
     if len(text) > _LARGEST_BYTES:
         raise ManifestFault(f"The manifest is larger than {_LARGEST_BYTES} bytes.", where=where)
@@ -180,7 +185,9 @@ def load(path: Path, reserved: Sequence[str], where: str | None = None) -> Manif
         _refuse(problems, where)
     if manifest.version != SUPPORTED_VERSION:
         log.warning(
-            "the manifest's format is version %s; this runtime knows %s", manifest.version, SUPPORTED_VERSION
+            "the manifest's format has version %s, and this runtime supports %s",
+            manifest.version,
+            SUPPORTED_VERSION,
         )
     return manifest
 
@@ -188,8 +195,8 @@ def load(path: Path, reserved: Sequence[str], where: str | None = None) -> Manif
 def check_python(manifest: Manifest, app_dir: Path) -> None:
     """Compare the Python that the artifact was built for with this one.
 
-    Logs a warning where they differ. Raises `ManifestFault` where the application has compiled extensions
-    that this interpreter cannot load.
+    Logs a warning if they differ. Raises `ManifestFault` if the application has compiled extensions that this
+    interpreter cannot load.
     """
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     built = manifest.python_version
@@ -199,12 +206,12 @@ def check_python(manifest: Manifest, app_dir: Path) -> None:
     if unusable:
         shown = ", ".join(unusable[:3]) + (", …" if len(unusable) > 3 else "")
         raise ManifestFault(
-            f"The artifact was built for Python {built}, and this is {here}: its compiled extensions cannot "
-            f"be imported ({shown}).",
+            f"The artifact was built for Python {built}, and this is Python {here}, which cannot import its "
+            f"compiled extensions ({shown}).",
             where="$.python_version",
             remedy=f"use the image for Python {built}, or build with `flash build --python-version {here}`.",
         )
-    log.warning("the artifact was built for Python %s, and this is %s", built, here)
+    log.warning("the artifact was built for Python %s, and this is Python %s", built, here)
 
 
 def _refuse(problems: Sequence[str], where: str) -> NoReturn:
@@ -212,7 +219,7 @@ def _refuse(problems: Sequence[str], where: str) -> NoReturn:
     raise ManifestFault(
         "The manifest cannot be served.",
         where=where,
-        remedy="mend the application and build again with `flash build`.",
+        remedy="correct the application, and build it again with `flash build`.",
         problems=(*problems[:_MOST_PROBLEMS], *more),
     )
 
@@ -228,7 +235,7 @@ def _json_path(location: Iterable[str | int]) -> str:
 
 
 def _problems(manifest: Manifest, reserved: frozenset[str]) -> Iterator[str]:
-    """What the schema cannot say."""
+    """Problems that the schema cannot express."""
     for name, resource in manifest.resources.items():
         if not resource.is_load_balanced:
             continue
@@ -247,11 +254,11 @@ def _problems(manifest: Manifest, reserved: frozenset[str]) -> Iterator[str]:
 def _handler_problems(function: Function, at: str, reserved: frozenset[str]) -> Iterator[str]:
     method, path = function.http_method, function.http_path
     if method is None:
-        yield f"{at}.http_method: is missing, while there is an http_path"
+        yield f"{at}.http_method: is missing, although there is an http_path"
     elif method.upper() not in METHODS:
-        yield f"{at}.http_method: {method!r} is none of {', '.join(METHODS)}"
+        yield f"{at}.http_method: {method!r} is not one of {', '.join(METHODS)}"
     if path is None:
-        yield f"{at}.http_path: is missing, while there is an http_method"
+        yield f"{at}.http_path: is missing, although there is an http_method"
     elif not path.startswith("/"):
         yield f"{at}.http_path: {path!r} does not start with `/`"
     elif path in reserved:
@@ -260,13 +267,13 @@ def _handler_problems(function: Function, at: str, reserved: frozenset[str]) -> 
         for problem in path_problems(path):
             yield f"{at}.http_path: {problem}"
     if function.module.endswith(".py"):
-        yield f"{at}.module: {function.module!r} is a file's name; its module is {function.module[:-3]!r}"
+        yield f"{at}.module: {function.module!r} is a file name. Its module is {function.module[:-3]!r}"
     elif not all(function.module.split(".")):
-        yield f"{at}.module: {function.module!r} is no module's name"
+        yield f"{at}.module: {function.module!r} is not a module name"
 
 
 def _unusable_extensions(app_dir: Path) -> Iterator[str]:
-    """Compiled modules of another Python's that have no sibling for this one."""
+    """Modules that are compiled for other versions of Python, and not for this one."""
     here = (str(sys.version_info.major), str(sys.version_info.minor))
     for directory, _, names in os.walk(app_dir):
         tags: dict[str, set[tuple[str, str]]] = {}

@@ -1,4 +1,4 @@
-"""A route's path: the names in it, and what it may not be. The build and the worker judge by this alone."""
+"""A route's path: the names in it, and the rules for it, which the build and the worker share."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import re
 from collections.abc import Iterator
 
 _PARAMETER = re.compile(r"\{(\w+)(?::(?:str|path|int|float|uuid))?\}")
-"""A name, and how it is read: Starlette's convertors."""
+"""A name, and one of Starlette's convertors."""
 
 
 def parameters_of(path: str) -> tuple[str, ...]:
-    """The names in braces in the path, in its order."""
+    """The names in braces in the path, in their order."""
     return tuple(_PARAMETER.findall(path))
 
 
 def path_problems(path: str) -> Iterator[str]:
-    """What is wrong with the text of a path that starts with `/`; each begins with the path, quoted."""
+    """What is wrong with a path that starts with `/`. Each problem begins with what is wrong, quoted."""
     if not path.isprintable() or any(mark in path for mark in " ?#"):
-        yield f"{path!r} has a character that no path has as it is"
+        yield f"{path!r} has a character that a path cannot have unescaped"
     parameters = parameters_of(path)
     for word in parameters:
         if not word.isidentifier() or keyword.iskeyword(word):
-            yield f"{word!r} cannot be a parameter of a function"
+            yield f"{word!r} cannot be a parameter's name"
     for twice in sorted({each for each in parameters if parameters.count(each) > 1}):
         yield f"{path!r} names {twice!r} twice"
     if set("{}") & set(_PARAMETER.sub("", path)):

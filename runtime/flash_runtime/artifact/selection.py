@@ -1,4 +1,4 @@
-"""Resources: what of the manifest this container serves: routes, jobs and functions."""
+"""Selection: which routes, jobs and functions of the manifest this container serves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flash_runtime.logs.context import DEFAULT_SECONDS
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A method and a path, and the handler that answers them."""
+    """A method and a path, and the handler that answers requests for them."""
 
     resource: str
     method: str
@@ -30,13 +30,13 @@ class Route:
 
     @property
     def path_parameters(self) -> tuple[str, ...]:
-        """The names in braces in the path, in its order."""
+        """The names in braces in the path, in their order."""
         return parameters_of(self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionRef:
-    """A function or a class of the application's, and where it is defined."""
+    """A function or a class of the application, and the module that defines it."""
 
     resource: str
     name: str
@@ -45,17 +45,17 @@ class FunctionRef:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The function that does a queue-based resource's jobs, and the path where they are handed in."""
+    """The function that runs a queue-based resource's jobs, and the path that takes them."""
 
     path: str
     function: FunctionRef
 
 
 def routes_for(manifest: Manifest, resource_name: str | None) -> tuple[Route, ...]:
-    """The routes of one resource, those without path parameters first; a queue-based one has none.
+    """The routes of one resource, those without path parameters first. A queue-based one has none.
 
     `resource_name` is a name, `None` for the only load-balanced resource, or `*` for all of them, each under
-    `/{name}`. Raises `ManifestFault` where that names no resource, or none in particular.
+    `/{name}`. Raises `ManifestFault` if there is no such resource, or if `None` could mean several.
     """
     named = manifest.resources.get(resource_name) if resource_name is not None else None
     if named is not None and not named.is_load_balanced:
@@ -71,7 +71,7 @@ def routes_for(manifest: Manifest, resource_name: str | None) -> tuple[Route, ..
         others = _listed(manifest.resources) or "them"
         raise ManifestFault(
             "The application has no load-balanced resource.",
-            where=f"$.resources: `is_load_balanced` is true for none of {others}",
+            where=f"$.resources: `is_load_balanced` is not true for any of {others}",
             remedy="give an Endpoint routes: @endpoint.get(path), @endpoint.post(path), …",
         )
     if resource_name == EVERY_RESOURCE:
@@ -90,9 +90,9 @@ def routes_for(manifest: Manifest, resource_name: str | None) -> tuple[Route, ..
 
 
 def jobs_for(manifest: Manifest, resource_name: str | None) -> tuple[Job, ...]:
-    """The jobs of the queue-based resource of that name, or with `*` of each, under `/{name}`.
+    """The jobs of the queue-based resource of that name, or with `*` of each resource, under `/{name}`.
 
-    A resource has jobs where it is one function: of several, only /execute names the one that is meant.
+    Only a resource with a single function has jobs. With several, a call has to name one: see `/execute`.
     """
     prefixes = {name: f"/{name}" for name in manifest.resources} if resource_name == EVERY_RESOURCE else {}
     if resource_name in manifest.resources:
@@ -112,7 +112,7 @@ def functions_for(
 ) -> tuple[tuple[FunctionRef, ...], dict[str, str]]:
     """The functions of the resources that are served, and the resource of each other function by its name.
 
-    Call `routes_for` before, which refuses a name that is none.
+    Call `routes_for` before, which refuses an unknown name.
     """
     served = set(_served(manifest, resource_name))
     own = [
@@ -160,9 +160,9 @@ def _choose(served: dict[str, Resource], manifest: Manifest, resource_name: str 
     if resource_name in served:
         return resource_name
     raise ManifestFault(
-        f"The resource `{resource_name}` is unknown.",
+        f"The application has no resource `{resource_name}`.",
         where=f"FLASH_RESOURCE_NAME={resource_name}",
-        remedy=f"the application's resources are: {_listed(manifest.resources)}.",
+        remedy=f"set it to one of the application's resources: {_listed(manifest.resources)}.",
     )
 
 

@@ -1,7 +1,7 @@
-"""Unpacks a tar archive that nobody vouches for.
+"""Unpacks a tar archive that is not trusted.
 
-The standard library's `data` filter judges each member; on top of it, sizes are bounded, and links come after
-all files, so that nothing is ever written through one.
+The standard library's `data` filter checks each member. Beyond that, sizes are bounded, and links are made
+after all files, so that nothing is ever written through a link.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _END_OF_TAR = bytes(tarfile.BLOCKSIZE)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many members an archive may have, and how many bytes they may add up to, unpacked."""
+    """How many members an archive may have, and how many bytes they may have in total, unpacked."""
 
     members: int
     size: int
@@ -35,9 +35,10 @@ class Limits:
 def extract(file: BinaryIO, app: Path, limits: Limits, where: str) -> int:
     """Unpack a tar archive, plain or gzip, into the empty directory `app`; returns the count of members.
 
-    Raises `ArtifactFault`, naming `where` as the place, for an archive that is damaged, passes the limits, or
-    has a member that is no file, directory or link within `app`. Raises `OSError` for what is no fault of the
-    archive's: a full disk, a directory that cannot be written.
+    Raises:
+        ArtifactFault: The archive, which the fault names as `where`, is damaged, exceeds the limits, or has a
+            member that is not a file, a directory or a link within `app`.
+        OSError: Something else failed: the disk is full, or the directory cannot be written.
     """
     if not hasattr(tarfile, "data_filter"):
         raise SettingFault(
@@ -57,7 +58,7 @@ def extract(file: BinaryIO, app: Path, limits: Limits, where: str) -> int:
     except EOFError:
         what = "ends too early"
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error) as error:
-        what = f"is damaged, or no tar archive ({_brief(error)})"
+        what = f"is damaged, or not a tar archive ({_brief(error)})"
     except (ValueError, KeyError, OverflowError, UnicodeError, RecursionError) as error:
         what = f"has a member that cannot be unpacked ({_brief(error)})"
     except OSError as error:
@@ -78,11 +79,11 @@ _MEMBERS_FAULT = (
     errno.ENOTDIR,
     errno.ENOTEMPTY,
 )
-"""What a hostile name or link ends in; other errors are the directory's or the disk's."""
+"""Errors that hostile names and links cause. Other errors come from the directory or the disk."""
 
 
 class _Stream:
-    """What tarfile reads from: decompresses, and refuses headers that would fill the memory."""
+    """The file that tarfile reads: decompresses, and refuses headers that would fill the memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         compressed = file.read(2) == b"\x1f\x8b"
@@ -91,26 +92,28 @@ class _Stream:
         self._last_read = b""
         self._headers = 0
         self.in_data = False
-        """Set it while a member's data is read; else what is read is a header."""
+        """Set while a member's data is read. Otherwise, tarfile is reading a header."""
         self.seek, self.tell = self._source.seek, self._source.tell
 
     def read(self, size: int) -> bytes:
         if not self.in_data:
             self._headers += size
             if size > _LARGEST_HEADER or self._headers > _ALL_HEADERS:
-                raise tarfile.ReadError(f"a header of {size} bytes, headers of {self._headers} in all")
+                raise tarfile.ReadError(
+                    f"a header of {size} bytes, headers of {self._headers} bytes in total"
+                )
         self._last_read = data = self._source.read(size)
         if not self.in_data and (data[156:157] == tarfile.GNUTYPE_SPARSE or b"GNU.sparse." in data):
-            # Their maps grow in memory while tarfile reads them, and their sizes are not what they take.
-            raise tarfile.ReadError("sparse files are not taken")
+            # tarfile reads their maps into memory, and their stated sizes are not those on the disk.
+            raise tarfile.ReadError("sparse files are not supported")
         return data
 
     def finish(self, limit: int) -> None:
-        """Call after the last member: raises `EOFError` unless the archive came to its proper end."""
-        # tarfile takes any damage after the first member for the end.
+        """Call after the last member. Raises `EOFError` unless the archive has its proper end."""
+        # tarfile treats any damage after the first member as the end.
         if self._last_read != _END_OF_TAR:
             raise EOFError
-        # gzip's checksum comes last, and is only seen by who reads so far.
+        # gzip's checksum comes last, and is only checked when everything is read.
         read = 0
         while read <= limit and (chunk := self._source.read(_CHUNK)):
             read += len(chunk)
@@ -119,25 +122,25 @@ class _Stream:
 def _extract_files(
     tar: tarfile.TarFile, stream: _Stream, app: Path, limits: Limits, where: str
 ) -> tuple[int, list[tarfile.TarInfo]]:
-    """Unpack files and directories; returns the count of members and those that are links."""
+    """Unpack files and directories. Returns the count of members, and the members that are links."""
     links: list[tarfile.TarInfo] = []
     count = size = 0
     for member in tar:
-        tar.members = []  # type: ignore[attr-defined]  # it would keep every header
+        tar.members = []  # type: ignore[attr-defined]  # else it keeps every header
         if member.size < 0:
-            raise tarfile.ReadError("a member of a negative size")
+            raise tarfile.ReadError("a member with a negative size")
         count, size = count + 1, size + member.size
         if count > limits.members:
             raise _refusal(
                 where,
                 f"has more than {limits.members} members",
-                "if it is meant to, raise FLASH_ARTIFACT_MAX_MEMBERS.",
+                "if that is intended, raise FLASH_ARTIFACT_MAX_MEMBERS.",
             )
         if size > limits.size:
             raise _refusal(
                 where,
                 f"unpacks to more than {limits.size} bytes",
-                "if it is meant to, raise FLASH_ARTIFACT_MAX_BYTES.",
+                "if that is intended, raise FLASH_ARTIFACT_MAX_BYTES.",
             )
         _refuse_name(member, where)
         if member.issym() or member.islnk():
@@ -152,7 +155,7 @@ def _extract_files(
 
 
 def _extract_links(tar: tarfile.TarFile, links: list[tarfile.TarInfo], app: Path, where: str) -> None:
-    # Hard links first: with no symbolic link there yet, none of them can name a file elsewhere.
+    # Hard links first: while there is no symbolic link, none of them can name a file elsewhere.
     for link in sorted(links, key=tarfile.TarInfo.issym):
         _refuse_parent_outside(link, app, where)
         _extract_one(tar, link, app, where)
@@ -164,7 +167,7 @@ def _extract_one(tar: tarfile.TarFile, member: tarfile.TarInfo, app: Path, where
     try:
         tar.extract(member, app, filter="data")
     except tarfile.FilterError as error:
-        raise _refusal(where, f"has a member that may not be unpacked: {_brief(error)}") from error
+        raise _refusal(where, f"has a member that is not allowed: {_brief(error)}") from error
 
 
 def _refuse_name(member: tarfile.TarInfo, where: str) -> None:
@@ -175,7 +178,7 @@ def _refuse_name(member: tarfile.TarInfo, where: str) -> None:
 
 
 def _refuse_parent_outside(link: tarfile.TarInfo, app: Path, where: str) -> None:
-    # An earlier link may be among the directories of this one's name.
+    # A directory in this link's name may be an earlier link.
     parent = os.path.dirname(os.path.join(app, link.name))  # noqa: PTH118, PTH120  names stay as they are
     while not os.path.lexists(parent):
         parent = os.path.dirname(parent)  # noqa: PTH120
@@ -184,7 +187,7 @@ def _refuse_parent_outside(link: tarfile.TarInfo, app: Path, where: str) -> None
 
 
 def _refuse_link_outside(link: tarfile.TarInfo, app: Path, where: str) -> None:
-    # The `data` filter judges each link by its text; only the file system knows where several lead together.
+    # The `data` filter checks the text of each link. Only the file system shows where several links lead.
     path = app / link.name
     if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(app)):
         raise _refusal(where, f"has a link that leaves the directory, {_shown(link.name)}")
@@ -194,7 +197,7 @@ def _refusal(where: str, what: str, remedy: str | None = None) -> ArtifactFault:
     return ArtifactFault(
         f"The build artifact {what}.",
         where=where,
-        remedy=remedy or "make it again with `flash build`, and copy it whole.",
+        remedy=remedy or "make it again with `flash build`, and copy it completely.",
     )
 
 

@@ -1,7 +1,7 @@
 """Finds and verifies the build artifact, and puts the application that is in it into its place.
 
 It is staged first: unpacked into a fresh directory, from which it can be read. `Staged.commit` then moves the
-whole application, so that nobody ever sees half of one, and a failure leaves the directory as it was.
+whole application, so that half of one is never seen, and a failure leaves the directory as it was.
 """
 
 from __future__ import annotations

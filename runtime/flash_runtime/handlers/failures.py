@@ -39,18 +39,18 @@ class Failures:
                 return _http_exception(error)
             if isinstance(error, RequestValidationError):
                 return invalid_request(error)
-        if self.note(request, error) is gpu.GpuFault.OUT_OF_MEMORY:
+        if self.note(request, error) is gpu.GpuError.OUT_OF_MEMORY:
             gpu.release_memory(error)
             return _failure(503, "The GPU is out of memory: try again.", {"retry-after": "1"})
         return _failure(500, "Internal Server Error")
 
-    def note(self, request: str, error: BaseException) -> gpu.GpuFault | None:
+    def note(self, request: str, error: BaseException) -> gpu.GpuError | None:
         """Log an error whose text no client gets; returns what it says about the GPU."""
         error = _raised(error)
         trace = user_traceback(error.__traceback__)
         log.error("%s failed: %s", request, kind_of(error), exc_info=(type(error), error, trace))
         fault = gpu.classify(error)
-        if fault is gpu.GpuFault.LOST:
+        if fault is gpu.GpuError.LOST:
             self._device_lost(text_of(error))
         return fault
 

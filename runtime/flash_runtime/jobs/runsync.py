@@ -1,7 +1,7 @@
-"""`POST /runsync`: a job for a queue-based resource, answered in the same request. Nothing is queued.
+"""`POST /runsync`: runs a job of a queue-based resource, and answers in the same request. Nothing is queued.
 
-As the vendor's API has it: `{"input": {…}}` to `{"id", "status", "output"}`, or `error` in the place of
-`output`. The input's keys are the function's arguments.
+The body and the answer are those of the vendor's API: `{"input": {…}}` to `{"id", "status", "output"}`, or to
+`error` in place of `output`. The input's keys are the function's arguments.
 """
 
 from __future__ import annotations
@@ -9,96 +9,83 @@ from __future__ import annotations
 import inspect
 import typing
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from fastapi.encoders import jsonable_encoder
-from pydantic_core import from_json
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flash_runtime.dispatch.request import DispatchedRequest
-from flash_runtime.dispatch.responder import Reply, ResponderResult, ThreadResponder, send_reply
+from flash_runtime.dispatch.responder import Reply, ResponderResult, ThreadResponder
+from flash_runtime.errors import CallFault
 from flash_runtime.handlers.failures import Failures
 from flash_runtime.handlers.results import to_json
-from flash_runtime.rpc.invocation import CallFault
-from flash_runtime.usercode.exits import ends_the_task
+from flash_runtime.rpc import user_call
+from flash_runtime.rpc.invocation import check_arguments
+from flash_runtime.rpc.json_codec import read_json
 
 _JSON = ((b"content-type", b"application/json"),)
 
 
 class Runsync(ThreadResponder):
-    """Answers `POST {path}` with the resource's one function, in a thread, or on the application loop."""
+    """Answers `POST {path}` with the resource's one function, in a thread. The application loop awaits
+    coroutines."""
 
     def __init__(self, path: str, name: str, function: Callable[..., Any], failures: Failures) -> None:
-        self._path = path
-        self._name = name
-        self._function = function
-        self._failures = failures
+        self.path = path
+        self.name = name
+        self.function = function
+        self.failures = failures
 
     def respond_in_thread(self, request: DispatchedRequest) -> ResponderResult:
         """Decode, call, encode."""
-        job = f"sync-{uuid.uuid4()}"
-        try:
-            arguments = self._arguments(request.body)
-            result = self._function(**arguments)
-            if inspect.isawaitable(result):
-                return self._later(job, result)
-            return _completed(job, result)
-        except BaseException as error:  # noqa: BLE001  user code may raise anything
-            return self._failed(job, error)
+        return user_call.respond(_Job(self, request.body))
 
-    def _arguments(self, body: bytes | bytearray) -> dict[str, Any]:
-        try:
-            content = from_json(body)
-        except ValueError:
-            raise CallFault(400, "The body is no JSON.") from None
+
+class _Job:
+    """One job, which one request hands in and waits for."""
+
+    def __init__(self, runsync: Runsync, body: bytes | bytearray) -> None:
+        self._runsync = runsync
+        self._body = body
+        self._id = f"sync-{uuid.uuid4()}"
+
+    def run(self) -> Any:
+        content = read_json(self._body)
         given = content.get("input") if isinstance(content, dict) else None
         if not isinstance(given, dict):
             raise CallFault(
-                400, 'The body has no object `input`: send {"input": {…}} with the arguments by name.'
+                400,
+                'The request body has no object `input`. Send {"input": {…}} with the arguments by name.',
             )
-        try:
-            inspect.signature(self._function).bind(**given)
-        except TypeError as error:
-            raise CallFault(400, f"The input does not fit `{self._name}`: {error}.") from None
-        return given
+        check_arguments(self._runsync.function, self._runsync.name, [], given)
+        return self._runsync.function(**given)
 
-    def _later(self, job: str, awaitable: Awaitable[Any]) -> ASGIApp:
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            try:
-                reply = _completed(job, await awaitable)
-            except BaseException as error:
-                if ends_the_task(error):
-                    raise
-                reply = self._failed(job, error)
-            await send_reply(reply, send)
+    def running(self) -> AbstractContextManager[object]:
+        return nullcontext()
 
-        return app
+    def result(self, value: Any) -> Reply:
+        return self._reply(200, "COMPLETED", output=jsonable_encoder(value))
 
-    def _failed(self, job: str, error: BaseException) -> Reply:
+    def failure(self, error: BaseException) -> Reply:
         if isinstance(error, CallFault):
-            return _reply(error.status, {"id": job, "status": "FAILED", "error": error.error})
-        self._failures.note(f"POST {self._path}", error)
-        # As for any route: the log has what happened, and the client only that it did.
-        return _reply(500, {"id": job, "status": "FAILED", "error": "Internal Server Error"})
+            return self._reply(error.status, "FAILED", error=error.what)
+        self._runsync.failures.note(f"POST {self._runsync.path}", error)
+        # As with any route, the details are in the log. The client learns only that the job failed.
+        return self._reply(500, "FAILED", error="Internal Server Error")
 
-
-def _completed(job: str, result: Any) -> Reply:
-    return _reply(200, {"id": job, "status": "COMPLETED", "output": jsonable_encoder(result)})
-
-
-def _reply(status: int, content: dict[str, Any]) -> Reply:
-    return Reply(status, _JSON, [to_json(content)])
+    def _reply(self, code: int, status: str, **content: Any) -> Reply:
+        return Reply(code, _JSON, [to_json({"id": self._id, "status": status, **content})])
 
 
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
 
 
 def documented(function: Callable[..., Any]) -> dict[str, Any]:
-    """What the API document says of the body of the function's jobs (OpenAPI, a part of an operation)."""
+    """The part of an OpenAPI operation that describes the body of the function's jobs."""
     try:
         parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # a function of an extension's may have none that can be read
+    except ValueError:  # functions of C extensions may have no signature
         return {}
     named = [each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
     content = {
@@ -111,7 +98,7 @@ def documented(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _schema(annotation: Any) -> dict[str, Any]:
-    # Not pydantic's reading: a function that jobs can call need have no types that a route could.
+    # Not by pydantic: such a function may have types that no route could have.
     known = {kind.__name__: name for kind, name in _TYPES.items()}
     name = _TYPES.get(typing.get_origin(annotation) or annotation) if callable(annotation) else None
     name = known.get(annotation) if isinstance(annotation, str) else name

@@ -1,4 +1,4 @@
-"""The request that the current task or thread works on: its id, its deadline, and who reads its lines."""
+"""The context of the current task or thread: its request's id, deadline, and reader of log lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 DEFAULT_SECONDS = 330.0
-"""Outside of a request: as long as a request may take by default."""
+"""The default timeout of a request; also used outside of one."""
 
 request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("flash_request_id", default=None)
 """The id of the request that the current task or thread works on; `None` outside of one."""
@@ -18,17 +18,17 @@ deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("flash_d
 line_reader: contextvars.ContextVar[Callable[[str], None] | None] = contextvars.ContextVar(
     "flash_line_reader", default=None
 )
-"""Called with each line that user code prints or logs in this context; `None` where nobody reads along."""
+"""Called with each line that user code prints or logs in this context, if it is not `None`."""
 
 
 def seconds_left() -> float:
-    """Seconds until the deadline, more than 0."""
+    """Seconds until the deadline; always more than 0."""
     moment = deadline.get()
     return DEFAULT_SECONDS if moment is None else max(moment - time.monotonic(), 0.001)
 
 
 def show_to_reader(line: str) -> None:
-    """Pass the line to whoever reads along in this context."""
+    """Pass the line to this context's `line_reader`, if there is one."""
     read = line_reader.get()
     if read is not None:
         read(line)

@@ -1,4 +1,4 @@
-"""What user code prints, as lines of the log."""
+"""Turns what user code prints into lines of the log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LINE_LIMIT = 64 * 1024
 
 
 class PrintStream(io.TextIOBase):
-    """A text stream whose lines become log records, in the context of whoever printed them."""
+    """A text stream whose lines become log records, in the context that printed them."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
@@ -23,7 +23,7 @@ class PrintStream(io.TextIOBase):
         super().__init__()
         self._logger = logging.getLogger(name)
         self._level = level
-        # Two requests may print at the same time: each context has a line of its own.
+        # Requests may print at the same time: each context has its own unfinished line.
         self._begun: contextvars.ContextVar[str] = contextvars.ContextVar(f"flash_{name}", default="")
 
     def writable(self) -> bool:
@@ -46,8 +46,8 @@ class PrintStream(io.TextIOBase):
             self._emit(rest)
 
     def _emit(self, line: str) -> None:
-        show_to_reader(line)  # whatever of it is logged
-        # Past `Logger.log`, since user code may have its logging disable every logger that it does not know.
+        show_to_reader(line)  # also if its level is not logged
+        # Not through `Logger.log`: the user's logging configuration may have disabled the logger.
         if self._level >= self._logger.level:
             record = self._logger.makeRecord(self._logger.name, self._level, "", 0, "%s", (line,), None)
             for handler in self._logger.handlers:
@@ -58,7 +58,7 @@ class PrintStream(io.TextIOBase):
 
     @property
     def buffer(self) -> BinaryIO:
-        """The process's own stream, for code that writes bytes; those are not turned into records."""
+        """The process's own stream, for code that writes bytes. They do not become records."""
         stream = sys.__stdout__ if self._logger.name == "stdout" else sys.__stderr__
         if stream is None:
             raise AttributeError("buffer")
@@ -66,13 +66,13 @@ class PrintStream(io.TextIOBase):
 
 
 def capture_prints() -> None:
-    """Turn what user code prints into records of the loggers `stdout` and `stderr`, one per line."""
+    """Turn what user code prints into records of the loggers `stdout` and `stderr`, one for each line."""
     sys.stdout = PrintStream("stdout", logging.INFO)
     sys.stderr = PrintStream("stderr", logging.WARNING)
 
 
 def end_printed_lines() -> None:
-    """Log what was printed in this context since the last end of a line as a line of its own."""
+    """Log the unfinished line that was printed in this context, if any."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, PrintStream):
             stream.flush()

@@ -1,7 +1,7 @@
-"""Logs: one line an event, JSON or text, on standard error.
+"""Logs: one line for each event, as JSON or text, on standard error.
 
-Every line of a request carries its id, also those of the user's own `logging` and `print` calls. A worker's
-lines carry its slot.
+Every line of a request has its id, also the lines of the user's own `logging` and `print` calls. A worker's
+lines have its slot.
 """
 
 from __future__ import annotations
@@ -20,52 +20,52 @@ _STDERR = 2
 _OWN = ("flash_runtime", "stdout", "stderr")
 """The loggers that belong to the runtime."""
 _PRINTED = _OWN[1:]
-# What every LogRecord has; anything else on a record came with `extra=` and is shown.
+# Every LogRecord has these. Anything else on a record came with `extra=`, and is shown.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 def configure(level: str, style: Literal["json", "text"]) -> None:
     """Send every record of this process to standard error, one line each."""
     formatter = _JsonFormatter() if style == "json" else _TextFormatter()
-    # A copy of the descriptor, out of the way: code that closes the first ones must not have a client's
-    # connection take their number, and with it the log.
+    # A copy of the descriptor, with a high number: if user code closes a low one, a client's connection could
+    # get that number, and with it the log.
     handler = _DescriptorHandler(fcntl.fcntl(_STDERR, fcntl.F_DUPFD_CLOEXEC, 64))
     handler.setFormatter(formatter)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
-    # User code may set the root logger up anew. What the runtime says, and what is printed, does not pass it.
+    # User code may configure the root logger. These loggers do not depend on it.
     for name in _OWN:
         own = logging.getLogger(name)
         own.handlers, own.propagate = [handler], False
         own.setLevel(level)
-    # Their start and stop lines repeat the supervisor's.
+    # Their start and stop lines only repeat the supervisor's.
     for name in ("uvicorn", "gunicorn"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 
 def restore() -> None:
-    """Undo what `logging.config` does to the loggers that it is not told of. Call it after user imports."""
+    """Enable loggers that the user's `logging.config` has disabled. Call it after user imports."""
     for name in tuple(logging.getLogger().manager.loggerDict):
         if name.partition(".")[0] in _OWN:
             logging.getLogger(name).disabled = False
 
 
 def write(data: bytes) -> None:
-    """Write lines that are made already to where the runtime's own go."""
+    """Write lines that are already formatted to the runtime's log."""
     for handler in logging.getLogger(_OWN[0]).handlers:
         if isinstance(handler, _DescriptorHandler):
             handler.write(data)
 
 
 def set_slot(slot: int) -> None:
-    """Name the worker's slot in every line from now on. Call it once, in the worker."""
+    """Show the worker's slot in every line from now on. Call it once, in the worker."""
     for handler in logging.getLogger(_OWN[0]).handlers:
         if isinstance(handler.formatter, _JsonFormatter | _TextFormatter):
             handler.formatter.slot = slot
 
 
 class _DescriptorHandler(logging.Handler):
-    """Writes a whole line with one system call, so that processes do not mix within a line."""
+    """Writes a whole line with one system call, so that lines of several processes do not mix."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
@@ -76,23 +76,23 @@ class _DescriptorHandler(logging.Handler):
             if not record.name.startswith(_OWN[0]) and record.name not in _PRINTED:
                 show_to_reader(record.getMessage())
             data = (self.format(record) + "\n").encode("utf-8", "backslashreplace")
-        except BaseException:  # noqa: BLE001  a record's own `__str__` may raise anything; the request goes on
+        except BaseException:  # noqa: BLE001  a record's `__str__` may raise anything, and the request goes on
             data = f"a log call of {record.pathname}:{record.lineno} cannot be formatted\n".encode()
         self.write(data)
 
     def write(self, data: bytes) -> None:
-        """Write all of it, as far as somebody reads it."""
+        """Write all of it, unless the log was closed."""
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
             except BlockingIOError:
                 select.select([], [self._descriptor], [], 1.0)
             except OSError:
-                return  # nobody reads the log any more; serving goes on
+                return  # the log was closed; serving goes on
 
 
 class _JsonFormatter(logging.Formatter):
-    """One JSON object: time, level, logger, message, then what else the record carries."""
+    """One JSON object: time, level, logger, message, then everything else that the record has."""
 
     slot: int | None = None
 
@@ -117,7 +117,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 class _TextFormatter(logging.Formatter):
-    """A line for a person: time, level, slot, request id, message, extras; a traceback below."""
+    """A line for people: time, level, slot, request id, message, extras. A traceback follows."""
 
     slot: int | None = None
 
@@ -141,7 +141,7 @@ class _TextFormatter(logging.Formatter):
 
 
 def timestamp(seconds: float) -> str:
-    """The time as ISO 8601 has it, in UTC, with milliseconds."""
+    """The time in ISO 8601, UTC, with milliseconds."""
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
 

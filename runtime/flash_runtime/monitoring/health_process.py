@@ -1,8 +1,8 @@
-"""The health process, and what health says given the scoreboard.
+"""The health process: answers health checks while nothing else in the container can.
 
-The process is forked before anything slow happens and imports only the standard library, so that it answers
-while the artifact is unpacked, while user code is imported, and while every worker burns CPU. It serves the
-health port always, and the application's port for as long as no worker is ready to.
+The supervisor forks it before anything slow happens, and it imports only the standard library. So it answers
+while the artifact is unpacked, while user code is imported, and while every worker is busy. It always serves
+the health port, and the application's port as long as no worker is ready.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _REASONS = {
 
 
 class HealthProcess:
-    """Serves `/ping` over plain sockets. Lives in a process of its own; `run` never returns.
+    """Serves `/ping` over plain sockets, in a process of its own.
 
-    `port` has the application's listeners, shared with the workers; `port_health` has those of a port of
-    health's own, and is empty where both are one.
+    `port` has the application's listeners, which the workers share. `port_health` has those of the health
+    port, and is empty if health has no port of its own.
     """
 
     def __init__(
@@ -60,14 +60,16 @@ class HealthProcess:
         self._on_port = False
 
     def run(self, parent: int) -> NoReturn:
-        """Serve until the parent is gone or SIGTERM comes."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+        """Serve until the parent is gone or SIGTERM arrives."""
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # Ctrl-C reaches the whole group, and the supervisor decides
         for name in ("SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTTIN", "SIGTTOU"):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         let_stop_signals_through()
-        # Made here, after the fork: an epoll descriptor would be one with the supervisor's.
+        # Made here, after the fork: the supervisor would share an epoll descriptor made before.
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._board.wake_fd, selectors.EVENT_READ, self._on_wake)
         for listener in self._port_health:
@@ -80,7 +82,7 @@ class HealthProcess:
         os._exit(0)
 
     def _share_port(self) -> None:
-        """Accept on the application's port just when no worker does."""
+        """Accept on the application's port only while no worker does."""
         stopping = self._board.phase in (Phase.DRAINING, Phase.FAILED)
         wanted = not stopping and not self._board.any_ready()
         if wanted != self._on_port:
@@ -92,7 +94,7 @@ class HealthProcess:
             self._on_port = wanted
         if stopping:
             for listener in self._port:
-                listener.close()  # or the kernel would go on accepting for a socket that nobody reads
+                listener.close()  # or the kernel would still accept connections that are never read
             self._port = []
 
     def _on_wake(self, _: object) -> None:
@@ -111,7 +113,7 @@ class HealthProcess:
         try:
             peer, _ = listener.accept()
         except OSError:
-            return  # a worker was faster, or the listener was shut down, which `_share_port` sees next
+            return  # a worker was faster, or the listener was closed, which `_share_port` sees next
         peer.setblocking(False)
         connection = _Connection(peer, health_port, time.monotonic() + _CONNECTION_SECONDS)
         self._open.add(connection)
@@ -119,7 +121,7 @@ class HealthProcess:
 
     def _read(self, connection: _Connection) -> None:
         if connection not in self._open:
-            return  # it made room for another since it was found to be readable
+            return  # it was closed to make room after the selector found it readable
         try:
             data = connection.peer.recv(65536)
             if not data:
@@ -127,7 +129,7 @@ class HealthProcess:
             elif not connection.answered and connection.take(data):
                 connection.peer.send(self._answer(connection))
                 connection.answered = True
-                # Half-closed: closing at once, with the request's body unread, could reset the answer away.
+                # Half-closed: if it were closed with the body unread, a reset could destroy the answer.
                 connection.peer.shutdown(socket.SHUT_WR)
         except BlockingIOError:
             pass
@@ -157,7 +159,7 @@ class HealthProcess:
             probes["/livez"] = Verdict(200, "alive") if alive else Verdict(503, found.word)
         answer = probes.get(path)
         if answer is None:
-            # Nothing but health is served here, and the application's own routes not yet.
+            # The health port serves nothing else. On the other port, the application is not ready yet.
             answer = Verdict(404, "not found") if connection.health_port else Verdict(503, found.word)
         elif method not in ("GET", "HEAD"):
             answer = Verdict(405, "method not allowed")
@@ -175,7 +177,7 @@ class _Connection:
         self._head = b""
 
     def take(self, data: bytes) -> bool:
-        """Add what came; true once the request's head is whole (or too long to wait for the rest)."""
+        """Add the data. Returns whether the request's head is complete, or too long to wait for the rest."""
         self._head += data
         return b"\r\n\r\n" in self._head or b"\n\n" in self._head or len(self._head) > _HEAD_LIMIT
 

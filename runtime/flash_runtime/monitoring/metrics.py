@@ -15,7 +15,7 @@ Sample = tuple[str, float]
 
 
 def render(board: Scoreboard) -> bytes:
-    """Every metric with its help; what is counted is the container's since its start."""
+    """Every metric with its help text. Counters start with the container."""
     return "".join(line + "\n" for line in _lines(board)).encode()
 
 
@@ -31,25 +31,31 @@ def _lines(board: Scoreboard) -> Iterator[str]:
     yield from _metric(
         "flash_requests_total",
         "counter",
-        "Requests that have ended, by what became of them.",
+        "Requests that have ended, by outcome.",
         ((f'{{outcome="{outcome.name.lower()}"}}', count) for outcome, count in outcomes.items()),
     )
     seconds = sum(each.seconds for each in records)
     yield from _metric(
-        "flash_request_seconds_total", "counter", "Seconds from request to end, added up.", [("", seconds)]
+        "flash_request_seconds_total",
+        "counter",
+        "Seconds from a request's arrival to its end, added up.",
+        [("", seconds)],
     )
     running, waiting = (sum(getattr(each, name) for each in records) for name in ("running", "waiting"))
-    yield from _metric("flash_requests_running", "gauge", "Requests that run.", [("", running)])
-    yield from _metric("flash_requests_waiting", "gauge", "Requests that wait.", [("", waiting)])
+    yield from _metric("flash_requests_running", "gauge", "Requests that are running.", [("", running)])
+    yield from _metric("flash_requests_waiting", "gauge", "Requests that are waiting.", [("", waiting)])
     workers = [(f'{{state="{state.name.lower()}"}}', count) for state, count in states.items()]
     workers.append(('{state="wedged"}', wedged))
-    yield from _metric("flash_workers", "gauge", "Workers by what they are about.", workers)
+    yield from _metric("flash_workers", "gauge", "Workers by state.", workers)
     yield from _metric("flash_slots", "gauge", "Slots for workers.", [("", board.slots)])
     yield from _metric(
-        "flash_slots_given_up", "gauge", "Slots whose device keeps failing.", [("", board.given_up)]
+        "flash_slots_given_up",
+        "gauge",
+        "Slots that are not used because their device keeps failing.",
+        [("", board.given_up)],
     )
     yield from _metric(
-        "flash_worker_restarts_total", "counter", "Workers that ended unasked.", [("", board.restarts)]
+        "flash_worker_restarts_total", "counter", "Workers that ended unexpectedly.", [("", board.restarts)]
     )
 
 

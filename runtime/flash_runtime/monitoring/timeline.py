@@ -14,8 +14,8 @@ log = logging.getLogger("flash_runtime.startup")
 class Timeline:
     """The phases of a start, one after the other. Moments are `time.monotonic()`, which all processes share.
 
-    The first one, `interpreter`, is from the process's start to `began`; it is left out where the system does
-    not tell when that was.
+    The first one, `interpreter`, is from the process's start to `began`. It is left out if the system
+    does not say when the process started.
     """
 
     def __init__(self, began: float) -> None:
@@ -25,7 +25,7 @@ class Timeline:
         self.logged = False
 
     def end(self, phase: str) -> None:
-        """The phase that began with the end of the one before is over."""
+        """End the phase that began when the one before ended."""
         self._ends.append((phase, time.monotonic()))
 
     def log_once(self, board: Scoreboard) -> None:
@@ -48,10 +48,10 @@ def _milliseconds(seconds: float) -> float:
 
 
 def _process_started() -> float | None:
-    """When this process was made, to a hundredth of a second (only on Linux; elsewhere `None`).
+    """When this process started, to a hundredth of a second (only on Linux; elsewhere `None`).
 
-    proc(5), stat: the 22nd field, in clock ticks since the system's boot. The second one is a name in
-    brackets, which may have brackets and spaces itself.
+    proc(5), stat: the 22nd field, in clock ticks since the system's boot. The second field is a name in
+    brackets, which may itself have brackets and spaces.
     """
     try:
         with open("/proc/self/stat", "rb") as file:  # noqa: PTH123  health waits for this

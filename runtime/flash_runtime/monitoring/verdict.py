@@ -1,4 +1,4 @@
-"""The verdict: what health says, given the scoreboard."""
+"""The verdict: derives from the scoreboard what health says."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Verdict:
 
 
 def verdict(board: Scoreboard) -> Verdict:
-    """200 when the container can serve, 204 while it starts, 503 when it leaves, or cannot serve for now.
+    """200 if the container can serve, 204 while it starts, 503 if it is stopping or cannot serve now.
 
-    The platform reads 200 as healthy, 204 as initialising and all else as unhealthy.
+    The platform reads 200 as healthy, 204 as initialising and everything else as unhealthy.
     """
     phase = board.phase
     if phase in (Phase.LEAVING, Phase.DRAINING):

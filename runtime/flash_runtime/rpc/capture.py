@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flash_runtime.logs.context import line_reader
+from flash_runtime.logs.prints import end_printed_lines
 
 LIMIT = 64 * 1024
 """Characters that are kept of a call."""
 
 
 class Capture:
-    """The lines of one call, up to a limit; past it they are only counted."""
+    """The lines of one call, up to a limit. Lines past it are only counted."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -27,17 +28,17 @@ class Capture:
         self._lines.append(line)
 
     def text(self) -> str:
-        """All of it; the last line says how many were left out."""
-        end = [f"… and {self._left_out} lines more, which are in the log"] if self._left_out else []
+        """The lines. If some were left out, the last one says how many."""
+        end = [f"… and {self._left_out} more lines, which are in the log"] if self._left_out else []
         return "".join(f"{line}\n" for line in [*self._lines, *end])
 
 
 @contextmanager
-def capturing(capture: Capture | None = None) -> Iterator[Capture]:
-    """Capture what is printed and logged in this context, and in those made in it, until the block ends."""
-    capture = capture or Capture()
+def capturing(capture: Capture) -> Iterator[None]:
+    """Capture what is printed and logged in this context, and in contexts made from it, during the block."""
     token = line_reader.set(capture.add)
     try:
-        yield capture
+        yield
     finally:
+        end_printed_lines()
         line_reader.reset(token)

@@ -1,4 +1,4 @@
-"""The envelope: a call, or its answer, in binary: arrays and tensors cross as they lie in memory.
+"""The envelope: a call, or its answer, in binary. Arrays and tensors are sent as they are in memory.
 
 `docs/execute.md` has the format, for other languages:
 
@@ -24,25 +24,25 @@ CONTENT_TYPE = b"application/vnd.flash.execute"
 _MAGIC = b"FLX1"
 _PREFIX = struct.Struct("<4sI")
 _ALIGNMENT = 64
-"""What the widest vector instructions like, and every array library's types ask for at most."""
+"""Enough for the widest vector instructions, and for the types of every array library."""
 _MOST_BUFFERS = 100_000
 
 Part = bytes | memoryview
 
 
 class BadEnvelope(ValueError):
-    """These bytes are no envelope: the text says why."""
+    """The bytes are not an envelope. The text says why."""
 
 
 def pack(header: dict[str, Any], value: Any) -> list[Part]:
-    """An envelope, in parts that are to follow each other; large buffers are not copied.
+    """An envelope, in parts to send one after the other. Large buffers are not copied.
 
     Raises what pickle raises for a value that cannot be pickled.
     """
     buffers: list[pickle.PickleBuffer] = []
     stream = io.BytesIO()
     _Pickler(stream, 5, buffer_callback=buffers.append).dump(value)
-    pickled = stream.getvalue()  # a view of the stream's memory would crash where a collection ends both
+    pickled = stream.getvalue()  # a view of the stream's memory would crash if a garbage collection ends both
     views = [buffer.raw() for buffer in buffers]
     described = _json({**header, "pickle": len(pickled), "buffers": [view.nbytes for view in views]})
     parts: list[Part] = [_PREFIX.pack(_MAGIC, len(described)) + described, pickled]
@@ -59,7 +59,7 @@ def pack(header: dict[str, Any], value: Any) -> list[Part]:
 def _json(header: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(header)
-    except TypeError:  # half of a surrogate pair, as in the name of a file that is no UTF-8
+    except TypeError:  # half of a surrogate pair, as in a file name that is not UTF-8
         return orjson.dumps({name: _escaped(value) for name, value in header.items()})
 
 
@@ -70,29 +70,29 @@ def _escaped(value: Any) -> Any:
 def unpack_header(body: memoryview) -> tuple[dict[str, Any], int]:
     """The header, and where what follows it begins. Raises `BadEnvelope`."""
     if body.nbytes < _PREFIX.size or bytes(body[:4]) != _MAGIC:
-        raise BadEnvelope("it does not begin as an envelope does (FLX1)")
+        raise BadEnvelope("it does not start with FLX1")
     _, length = _PREFIX.unpack_from(body)
     start = _PREFIX.size + length
     if start > body.nbytes:
-        raise BadEnvelope("it ends within its header")
+        raise BadEnvelope("it ends before the end of its header")
     try:
         header = orjson.loads(body[_PREFIX.size : start])
     except ValueError:
-        raise BadEnvelope("its header is no JSON") from None
+        raise BadEnvelope("its header is not valid JSON") from None
     if not isinstance(header, dict):
-        raise BadEnvelope("its header is no JSON object")
+        raise BadEnvelope("its header is not a JSON object")
     return header, start
 
 
 def unpack_value(body: memoryview, header: dict[str, Any], start: int) -> Any:
-    """What is pickled in it; arrays are views of `body`, and writable where that is.
+    """The value that is pickled in it. Arrays are views of `body`, and writable if that is.
 
-    A pickle runs whatever code it names: only call this for who may run code. Raises `BadEnvelope`, and what
-    the pickle raises.
+    A pickle runs any code that it names: call this only for callers who may run code. Raises `BadEnvelope`,
+    and anything that the pickle raises.
     """
     lengths = [header.get("pickle"), *_list(header.get("buffers"))]
     if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in lengths):
-        raise BadEnvelope("`pickle` and `buffers` in its header are no lengths")
+        raise BadEnvelope("`pickle` or `buffers` in its header is not a length in bytes")
     sizes: list[int] = lengths
     end = start + sizes[0]
     pickled, buffers = body[start:end], []
@@ -101,18 +101,18 @@ def unpack_value(body: memoryview, header: dict[str, Any], start: int) -> Any:
         end = begin + size
         buffers.append(body[begin:end])
     if end != body.nbytes:
-        raise BadEnvelope(f"it is {body.nbytes} bytes long, and its header describes {end}")
-    return pickle.loads(pickled, buffers=buffers)  # noqa: S301  its callers see to who may
+        raise BadEnvelope(f"it has {body.nbytes} bytes, and its header describes {end}")
+    return pickle.loads(pickled, buffers=buffers)  # noqa: S301  callers check the token
 
 
 def _list(value: Any) -> Sequence[Any]:
     if not isinstance(value, list) or len(value) > _MOST_BUFFERS:
-        raise BadEnvelope("`buffers` in its header is no list of lengths")
+        raise BadEnvelope(f"`buffers` in its header is not a list of at most {_MOST_BUFFERS} lengths")
     return value
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles torch's tensors as arrays are: by their memory, which torch itself would copy."""
+    """Pickles tensors of torch by their memory, as arrays are. torch itself would copy it."""
 
     def reducer_override(self, value: Any) -> Any:
         torch = sys.modules.get("torch")
@@ -120,14 +120,14 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         try:
             memory = value.detach().contiguous().view(-1).view(torch.uint8).numpy()
-        except RuntimeError:  # torch without numpy shows its memory to nobody
+        except RuntimeError:  # without numpy, torch does not expose the memory
             return NotImplemented
         name = str(value.dtype).removeprefix("torch.")
         return _tensor, (pickle.PickleBuffer(memory), name, tuple(value.shape), value.requires_grad)
 
 
 def _lies_plainly(torch: Any, tensor: Any) -> bool:
-    """Whether it is a strided one on the CPU that its bytes describe."""
+    """Whether its bytes describe it: a plain strided tensor on the CPU."""
     return bool(
         tensor.device.type == "cpu"
         and tensor.layout is torch.strided
@@ -139,12 +139,12 @@ def _lies_plainly(torch: Any, tensor: Any) -> bool:
 
 
 def _tensor(buffer: Any, dtype: str, shape: tuple[int, ...], requires_grad: bool) -> Any:
-    import torch  # whoever has one has imported it, or is about to
+    import torch  # user code that gets a tensor needs it anyway
 
     kind = getattr(torch, dtype)
     view = memoryview(buffer)
     if not view.nbytes:
         return torch.empty(shape, dtype=kind, requires_grad=requires_grad)
-    # A tensor that shares read-only memory would be written to all the same.
+    # torch would write to read-only memory all the same.
     flat = torch.frombuffer(bytearray(view) if view.readonly else view, dtype=kind)
     return flat.reshape(shape).requires_grad_(requires_grad)

@@ -1,32 +1,33 @@
-"""The envelope as a call's form: `envelope.py` has its bytes."""
+"""The codec of the binary envelope: `envelope.py` has its bytes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from flash_runtime.dispatch.responder import Reply
+from flash_runtime.errors import CallFault
 from flash_runtime.rpc import envelope
 from flash_runtime.rpc.envelope import BadEnvelope
 from flash_runtime.rpc.instances import Instance
-from flash_runtime.rpc.invocation import CallFault, Invocation
+from flash_runtime.rpc.invocation import Invocation
 from flash_runtime.rpc.pickles import UNPICKLABLE
 from flash_runtime.usercode.tracebacks import text_of
 
 
 class EnvelopeCodec:
-    """The binary form of `envelope.py`."""
+    """Decodes a call from an envelope, and encodes its answer as one."""
 
     def __init__(self, body: bytes | bytearray) -> None:
-        # Whoever gets an array may write to it.
+        # A bytearray: a function may write to the arrays it gets.
         self._body = memoryview(body if isinstance(body, bytearray) else bytearray(body))
         self._header: dict[str, Any] = {}
         self._start = 0
 
-    def invocation(self) -> Invocation:
+    def decode_invocation(self) -> Invocation:
         try:
             self._header, self._start = envelope.unpack_header(self._body)
         except BadEnvelope as error:
-            raise CallFault(400, f"The body is no envelope: {error}.") from None
+            raise CallFault(400, f"The request body is not a valid envelope: {error}.") from None
         header = self._header
         name, is_class = header.get("function"), False
         if name is None:
@@ -37,7 +38,9 @@ class EnvelopeCodec:
             or not isinstance(method, str)
             or not isinstance(instance_id, str | None)
         ):
-            raise CallFault(400, "The header names no `function` and no `class`, or not as a string.")
+            raise CallFault(
+                400, "The envelope's header has no `function` or `class`, or a field in it is not a string."
+            )
         return Invocation(
             name,
             is_class,
@@ -46,7 +49,7 @@ class EnvelopeCodec:
             create_new_instance=bool(header.get("create_new_instance", True)),
         )
 
-    def fill(self, invocation: Invocation) -> None:
+    def decode_arguments(self, invocation: Invocation) -> None:
         try:
             value = envelope.unpack_value(self._body, self._header, self._start)
             args, kwargs, *constructor = value
@@ -59,18 +62,18 @@ class EnvelopeCodec:
         except BaseException as error:  # noqa: BLE001  a pickle may raise anything
             raise CallFault(400, f"The arguments cannot be unpickled: {text_of(error)}.") from None
 
-    def result(self, value: Any, stdout: str, instance: Instance | None) -> Reply:
+    def encode_result(self, value: Any, stdout: str, instance: Instance | None) -> Reply:
         header = {"success": True, "stdout": stdout, **_instance_fields(instance)}
         try:
             return self._reply(200, header, value)
-        except BaseException as error:  # so may a value
+        except BaseException as error:  # a value may raise anything
             raise CallFault(500, UNPICKLABLE.format(text_of(error))) from error
 
-    def failure(self, fault: CallFault, stdout: str, instance: Instance | None) -> Reply:
+    def encode_failure(self, fault: CallFault, stdout: str, instance: Instance | None) -> Reply:
         header = {
             "success": False,
             "stdout": stdout,
-            "error": fault.error,
+            "error": fault.what,
             "type": fault.kind,
             "traceback": fault.trace,
             **_instance_fields(instance),
@@ -81,7 +84,7 @@ class EnvelopeCodec:
             return self._reply(fault.status, header, None)
 
     def _reply(self, status: int, header: dict[str, Any], value: Any) -> Reply:
-        # Copied: the application may go on writing to an array that it has returned.
+        # Copied: the application may still write to an array that it has returned.
         parts = [bytes(part) for part in envelope.pack(header, value)]
         return Reply(status, ((b"content-type", envelope.CONTENT_TYPE),), parts)
 

@@ -1,4 +1,4 @@
-"""Instances of the application's classes, kept between calls: those used last, up to a limit."""
+"""Keeps instances of the application's classes between calls: those used last, up to a limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 KEPT = 100
 """Instances that a worker keeps."""
 LONGEST_ID = 256
-"""Characters of an id, which is kept as long as its instance."""
+"""Characters of an id. It is kept as long as its instance."""
 
 
 def _now() -> str:
@@ -21,7 +21,7 @@ def _now() -> str:
 
 @dataclass(slots=True)
 class Instance:
-    """One of a class's instances, and what the protocol tells of it."""
+    """An instance of a class, and what the protocol says about it."""
 
     id: str
     class_name: str
@@ -32,7 +32,7 @@ class Instance:
 
     @classmethod
     def of(cls, class_name: str, value: Any, instance_id: str | None) -> Instance:
-        """A new one, with an id of its own where none is given."""
+        """A new one, with an id of its own if none is given."""
         return cls(instance_id or f"{class_name}_{uuid.uuid4().hex[:8]}", class_name, value)
 
     def note_call(self) -> None:
@@ -51,7 +51,7 @@ class Instance:
 
 
 class Instances:
-    """A cache by id; the one that was used longest ago makes room. For any thread."""
+    """A cache by id, for any thread. If it is full, the instance that was used longest ago is dropped."""
 
     def __init__(self, limit: int = KEPT) -> None:
         self._limit = limit
@@ -59,7 +59,7 @@ class Instances:
         self._kept: OrderedDict[str, Instance] = OrderedDict()
 
     def find(self, instance_id: str, class_name: str) -> Instance | None:
-        """The instance of that class, or `None` where there is none, or none any more."""
+        """The instance of that class, or `None` if there is none, or no longer."""
         with self._lock:
             found = self._kept.get(instance_id)
             if found is None or found.class_name != class_name:
@@ -68,10 +68,10 @@ class Instances:
             return found
 
     def keep(self, instance: Instance) -> None:
-        """Keep it as the one used last, in the place of another with its id."""
+        """Keep it as the one used last. It replaces another one with its id."""
         with self._lock:
             gone = [self._kept.pop(instance.id, None)]
             self._kept[instance.id] = instance
             while len(self._kept) > self._limit:
                 gone.append(self._kept.popitem(last=False)[1])
-        del gone  # without the lock: what they do at their end is user code
+        del gone  # without the lock: their finalizers are user code

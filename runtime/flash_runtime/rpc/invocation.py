@@ -1,30 +1,20 @@
-"""Invocations: what a call by name asks for, and the two ways to write one."""
+"""Invocations: what a call by name asks for, and what reads and writes one."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from flash_runtime.dispatch.responder import Reply
+from flash_runtime.errors import CallFault
 from flash_runtime.rpc.instances import Instance
-
-
-class CallFault(Exception):
-    """A call that is not made, or has failed: a status, and what to tell the caller."""
-
-    def __init__(self, status: int, error: str, *, kind: str | None = None, trace: str = "") -> None:
-        super().__init__(error)
-        self.status = status
-        self.error = error
-        self.kind = kind
-        """The type of what the function raised."""
-        self.trace = trace
-        self.raised: BaseException | None = None
 
 
 @dataclass(slots=True)
 class Invocation:
-    """What is to be called. Where there is `source`, or `modules`, the caller has sent code."""
+    """What is to be called. With `source` or `modules`, the caller has sent code."""
 
     name: str
     is_class: bool = False
@@ -39,17 +29,27 @@ class Invocation:
     modules: dict[str, str] = field(default_factory=dict)
 
 
-class Form(Protocol):
-    """How one request and its answer are written."""
+class Codec(Protocol):
+    """Decodes one request, and encodes its answer."""
 
-    def invocation(self) -> Invocation:
+    def decode_invocation(self) -> Invocation:
         """What the request asks for, without its arguments. Raises `CallFault`."""
 
-    def fill(self, invocation: Invocation) -> None:
-        """Decode the arguments, which may run code that the caller names. Raises `CallFault`."""
+    def decode_arguments(self, invocation: Invocation) -> None:
+        """Add the arguments. Decoding them may run code that the caller names. Raises `CallFault`."""
 
-    def result(self, value: Any, stdout: str, instance: Instance | None) -> Reply:
-        """The answer. Raises `CallFault` where the value cannot be sent."""
+    def encode_result(self, value: Any, stdout: str, instance: Instance | None) -> Reply:
+        """The answer. Raises `CallFault` if the value cannot be sent."""
 
-    def failure(self, fault: CallFault, stdout: str, instance: Instance | None) -> Reply:
-        """The answer of a call that was not made or has failed."""
+    def encode_failure(self, fault: CallFault, stdout: str, instance: Instance | None) -> Reply:
+        """The answer to a call that was not made or has failed."""
+
+
+def check_arguments(function: Callable[..., Any], name: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+    """Raise `CallFault` if the function, which the caller knows by `name`, cannot take the arguments."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        raise CallFault(400, f"The arguments do not match the signature of `{name}`: {error}.") from None
+    except ValueError:
+        pass  # it has no signature: the call itself shows

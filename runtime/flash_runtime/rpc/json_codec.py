@@ -1,6 +1,6 @@
-"""Forms of a call: the vendor's JSON, and the envelope; the same call and the same answer in both.
+"""The codec of the vendor's JSON.
 
-The JSON form is `FunctionRequest` and `FunctionResponse` of runpod-flash 1.21.0 (protos/remote_execution.py).
+It is `FunctionRequest` and `FunctionResponse` of runpod-flash 1.21.0 (protos/remote_execution.py).
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from flash_runtime.dispatch.responder import Reply
+from flash_runtime.errors import CallFault
 from flash_runtime.handlers.results import to_json
 from flash_runtime.rpc.instances import Instance
-from flash_runtime.rpc.invocation import CallFault, Invocation
+from flash_runtime.rpc.invocation import Invocation
 from flash_runtime.rpc.pickles import pickled, unpickled
 from flash_runtime.usercode.tracebacks import text_of
 
@@ -44,29 +45,26 @@ class _Request(BaseModel):
 
 
 class JsonCodec:
-    """The vendor's; arguments are JSON, or pickles in base64, by `serialization_format`."""
+    """Decodes a call from JSON. By `serialization_format`, arguments are JSON or pickles in base64."""
 
     def __init__(self, body: bytes | bytearray) -> None:
         self._body = body
         self._request = _Request()
 
-    def invocation(self) -> Invocation:
-        try:
-            content = from_json(self._body)
-        except ValueError:
-            raise CallFault(400, "The body is no JSON.") from None
+    def decode_invocation(self) -> Invocation:
+        content = read_json(self._body)
         if isinstance(content, dict) and "input" in content:
             content = content["input"]
         try:
             self._request = request = _Request.model_validate(content)
         except ValidationError as error:
             places = ", ".join(".".join(map(str, each["loc"])) or "the body" for each in error.errors())
-            raise CallFault(400, f"The request does not fit: {places}.") from None
+            raise CallFault(400, f"The request body has invalid fields: {places}.") from None
         is_class = request.execution_type == "class"
         name = request.class_name if is_class else request.function_name
         if not name:
             missing = "class_name" if is_class else "function_name"
-            raise CallFault(400, f"The request has no `{missing}`.")
+            raise CallFault(400, f"The request body has no `{missing}`.")
         return Invocation(
             name,
             is_class,
@@ -77,7 +75,7 @@ class JsonCodec:
             modules=request.modules or {},
         )
 
-    def fill(self, invocation: Invocation) -> None:
+    def decode_arguments(self, invocation: Invocation) -> None:
         request = self._request
         read = _as_it_is if request.serialization_format == "json" else unpickled
         invocation.args = [read(each) for each in request.args]
@@ -87,7 +85,7 @@ class JsonCodec:
             name: read(each) for name, each in request.constructor_kwargs.items()
         }
 
-    def result(self, value: Any, stdout: str, instance: Instance | None) -> Reply:
+    def encode_result(self, value: Any, stdout: str, instance: Instance | None) -> Reply:
         in_json = self._request.serialization_format == "json"
         content = {
             "success": True,
@@ -101,14 +99,14 @@ class JsonCodec:
         try:
             return Reply(200, (_JSON,), [_encode(content)])
         except (TypeError, ValueError, RecursionError) as error:
-            raise CallFault(500, _NO_JSON.format(text_of(error))) from error
+            raise CallFault(500, _NOT_JSON.format(text_of(error))) from error
 
-    def failure(self, fault: CallFault, stdout: str, instance: Instance | None) -> Reply:
+    def encode_failure(self, fault: CallFault, stdout: str, instance: Instance | None) -> Reply:
         content = {
             "success": False,
             "result": None,
             "json_result": None,
-            "error": f"{fault.error}\n{fault.trace}" if fault.trace else fault.error,
+            "error": f"{fault.what}\n{fault.trace}" if fault.trace else fault.what,
             "stdout": stdout,
             "instance_id": None,
             "instance_info": None,
@@ -116,7 +114,15 @@ class JsonCodec:
         return Reply(fault.status, (_JSON,), [_encode(content)])
 
 
-_NO_JSON = "The result cannot be sent as JSON: {}. Return JSON's own types, or ask for a pickle."
+_NOT_JSON = "The result cannot be sent as JSON: {}. Return only JSON types, or request a pickle."
+
+
+def read_json(body: bytes | bytearray) -> Any:
+    """The body's content. Raises `CallFault`."""
+    try:
+        return from_json(body)
+    except ValueError:
+        raise CallFault(400, "The request body is not valid JSON.") from None
 
 
 def _as_it_is(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Which GPUs there are, and which worker slot owns which.
+"""Finds the GPUs, and assigns them to worker slots.
 
-Never initialises CUDA: a process that did could not fork workers that use it. Where the environment does not
-say which devices to use, NVML does; it is the driver's management library and leaves no trace in the process.
+Never initialises CUDA: after that, a process cannot fork workers that use CUDA. If the environment does not
+say which devices to use, NVML does: the driver's management library, which changes nothing in the process.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One worker's place, kept from one worker to its replacement."""
+    """One worker's place. A replacement takes its predecessor's."""
 
     number: int
     device: Device | None
 
     def environ(self) -> dict[str, str]:
-        """The variables that a worker of this slot needs. Empty without a device: what was given stays."""
+        """The variables that a worker of this slot needs. Empty without a device: the environment stays."""
         return {"CUDA_VISIBLE_DEVICES": self.device.id} if self.device else {}
 
 
 def slots(devices: tuple[Device, ...], workers: int | None) -> tuple[Slot, ...]:
-    """The slots, from 0 up: one a device, or one where there is none.
+    """The slots, from 0 up: one for each device, or one without a device.
 
-    With a number of `workers`, that many slots take the devices in turn: fewer workers than devices use the
-    first ones, more share them.
+    With a number of `workers`, that many slots take the devices in turn. Fewer workers than devices use the
+    first ones. More workers share them.
     """
     count = workers or len(devices) or 1
     return tuple(Slot(number, devices[number % len(devices)] if devices else None) for number in range(count))
 
 
 def _load_nvml() -> Any:
-    """The driver's library, or `OSError` without a driver: its module is large, and the first 204 waits."""
+    """The module of the driver's library. Raises `OSError` without a driver, before that large import."""
     ctypes.CDLL("libnvidia-ml.so.1")
     return importlib.import_module("pynvml")
 
@@ -64,9 +64,9 @@ def discover(
 ) -> tuple[Device, ...]:
     """The devices that this container may use, given CUDA_VISIBLE_DEVICES and NVIDIA_VISIBLE_DEVICES.
 
-    CUDA_VISIBLE_DEVICES decides where it is set. NVIDIA_VISIBLE_DEVICES is for the container's runtime, which
-    mounts those GPUs and renumbers them from 0; so here it only says whether there are any, and NVML which.
-    Raises `SettingFault` for a list that names a device twice or has something else than devices in it.
+    If CUDA_VISIBLE_DEVICES is set, it decides. NVIDIA_VISIBLE_DEVICES is for the container's runtime, which
+    mounts those GPUs and renumbers them from 0. Here it only says whether there are any, and NVML says which.
+    Raises `SettingFault` for a list that names a device twice, or has something in it that is not a device.
     """
     if cuda_visible is not None:
         if cuda_visible.strip().lower() == "all":
@@ -89,14 +89,14 @@ def discover(
 
 
 def _left_to_nvml(nvidia_visible: str) -> bool:
-    # `void` is what a container gets whose GPUs were injected by CDI, and a container without any. A path, a
-    # CDI name (`nvidia.com/gpu=0`) or a MIG position (`0:1`) says what to inject, not what it is called here.
+    # `void` is set in containers whose GPUs were injected by CDI, and in those without any. A path, a CDI
+    # name (`nvidia.com/gpu=0`) or a MIG position (`0:1`) says what to inject, not its name in the container.
     text = nvidia_visible.strip().lower()
     return text in ("all", "void") or any(mark in text for mark in ("=", ":")) or text.startswith("/")
 
 
 def _tokens(name: str, value: str) -> list[str]:
-    """The list's members as CUDA reads it: it ends at the first negative number."""
+    """The list's members as CUDA reads them: the list ends at the first negative number."""
     if value.strip().lower() in _NOTHING:
         return []
     tokens: list[str] = []
@@ -108,7 +108,7 @@ def _tokens(name: str, value: str) -> list[str]:
             token = str(int(token))  # so that 0 and 00 count as the same
         elif not _UUID.fullmatch(token):
             raise SettingFault(
-                f"{name}={value!r} is not allowed: {token!r} is no device.",
+                f"{name}={value!r} is not allowed: {token!r} is not a device.",
                 where=name,
                 remedy="list indexes (0,1) or UUIDs (GPU-…, MIG-…) as `nvidia-smi -L` prints them.",
             )
@@ -116,7 +116,7 @@ def _tokens(name: str, value: str) -> list[str]:
             raise SettingFault(
                 f"{name}={value!r} is not allowed: it names {token} twice.",
                 where=name,
-                remedy="name each device once; FLASH_WORKERS puts several workers on one device.",
+                remedy="name each device once. FLASH_WORKERS puts several workers on one device.",
             )
         tokens.append(token)
     return tokens
@@ -124,7 +124,7 @@ def _tokens(name: str, value: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Gpu:
-    """A whole GPU as NVML sees it. `units` are what work can run on: itself, or its MIG instances."""
+    """A whole GPU, by NVML. Work can run on its `units`: itself, or its MIG instances."""
 
     index: str
     uuid: str
@@ -136,7 +136,7 @@ def _flat(gpus: list[_Gpu] | None) -> tuple[Device, ...]:
 
 
 def _ask_nvml(load_nvml: Callable[[], Any]) -> list[_Gpu] | None:
-    """Every GPU in the driver's order, or `None` where no driver answers."""
+    """Every GPU in the driver's order, or `None` if there is no driver."""
     try:
         nvml = load_nvml()
     except (ModuleNotFoundError, OSError):
@@ -145,7 +145,7 @@ def _ask_nvml(load_nvml: Callable[[], Any]) -> list[_Gpu] | None:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
         if error.value not in (nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED):
-            log.warning("there is an NVIDIA driver, but it does not answer: %s", error)
+            log.warning("there is an NVIDIA driver, but it does not respond: %s", error)
         return None
     try:
         found = [_read_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
@@ -160,8 +160,8 @@ def _read_gpu(nvml: Any, index: int) -> _Gpu | None:
         uuid = nvml.nvmlDeviceGetUUID(handle)
         units = _mig_instances(nvml, handle) if _in_mig_mode(nvml, handle) else (uuid,)
     except nvml.NVMLError as error:
-        # One GPU that fell off the bus must not take the others out of service.
-        log.error("GPU %d is left out: %s", index, error)
+        # A GPU that fell off the bus must not take the others out of service.
+        log.error("GPU %d is not used: %s", index, error)
         return None
     return _Gpu(str(index), uuid, units)
 
@@ -184,6 +184,6 @@ def _mig_instances(nvml: Any, handle: Any) -> tuple[str, ...]:
         except nvml.NVMLError as error:
             if error.value != nvml.NVML_ERROR_NOT_FOUND:
                 raise
-            continue  # instances need not be numbered without gaps
+            continue  # the numbers of instances may have gaps
         found.append(nvml.nvmlDeviceGetUUID(instance))
     return tuple(found)

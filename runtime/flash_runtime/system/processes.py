@@ -1,4 +1,4 @@
-"""What the container's processes share: how they are forked, stopped and spoken of."""
+"""How the container's processes are forked, limited, stopped and described."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 @contextmanager
 def stop_signals_held() -> Iterator[None]:
-    """Hold stop signals back during a fork: a child would run its copy of the parent's handlers.
+    """Hold stop signals back during a fork: the child would run its copy of the parent's handlers.
 
-    The child lets them through with `let_stop_signals_through`, once it has handlers of its own.
+    The child calls `let_stop_signals_through` once it has its own handlers.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
@@ -29,14 +29,14 @@ def stop_signals_held() -> Iterator[None]:
 
 
 def let_stop_signals_through() -> None:
-    """Deliver stop signals again, with what was held back."""
+    """Deliver stop signals again, including those that were held back."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def die_with_parent(parent: int, number: signal.Signals) -> None:
-    """Have the kernel send this process `number` when its parent ends (Linux; elsewhere nothing).
+    """Have the kernel send this process the signal `number` when its parent ends (only on Linux).
 
-    prctl(2), PR_SET_PDEATHSIG. Ends the process where the parent has ended already.
+    prctl(2), PR_SET_PDEATHSIG. Ends the process if the parent has already ended.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(1, int(number), 0, 0, 0)
@@ -45,29 +45,29 @@ def die_with_parent(parent: int, number: signal.Signals) -> None:
 
 
 def be_first_to_run_out_of_memory() -> None:
-    """Have the kernel end this process before its supervisor where memory is short (only on Linux).
+    """Have the kernel end this process before its supervisor if memory runs out (only on Linux).
 
-    proc(5), oom_score_adj: 500 of 1000 weighs as much as half of the memory that there is.
+    proc(5), oom_score_adj: 500 of 1000 counts as much as half of all memory.
     """
     try:
         Path("/proc/self/oom_score_adj").write_text("500")
     except OSError:
-        pass  # no Linux, or the container was started with more already: only lowering needs privileges
+        pass  # not Linux, or the container was started with a higher value: lowering it needs privileges
 
 
 def scratch_directory() -> str:
-    """Where files can be made that nobody else is to see."""
-    import tempfile  # health, which comes first, does without
+    """A directory for temporary files."""
+    import tempfile  # not needed by health, which starts first
 
     try:
         return tempfile.gettempdir()
     except FileNotFoundError:
-        # The one place that a container with a read-only root can write to without being given it.
+        # A container with a read-only root can still write there.
         return "/dev/shm"  # noqa: S108
 
 
 def raise_descriptor_limit() -> int:
-    """Let this process open as many files as it may; returns how many that is."""
+    """Raise the limit of open files as far as allowed. Returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -75,14 +75,14 @@ def raise_descriptor_limit() -> int:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (ValueError, OSError):
-        return soft  # macOS calls the hard limit infinite, and has a lower one of its own
+        return soft  # macOS says that the hard limit is infinite, and has a lower one
     return wanted
 
 
 def resident_bytes(pid: int) -> int:
-    """How much memory the process has in use (only on Linux; elsewhere 0).
+    """How much memory the process uses (only on Linux; elsewhere 0).
 
-    proc(5), statm: pages, of which the second number is resident, shared ones included.
+    proc(5), statm: the second number is resident pages, including shared ones.
     """
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
@@ -92,15 +92,15 @@ def resident_bytes(pid: int) -> int:
 
 
 def end_children_of(leader: int) -> None:
-    """End what a worker that has ended left behind: the processes of its group, which hold its device."""
+    """End the processes that a worker left behind: those of its group, which hold its device."""
     try:
         os.killpg(leader, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
-        pass  # nothing is left, or nothing of ours
+        pass  # there are none, or they are not ours
 
 
 def describe_end(status: int) -> str:
-    """How a child ended, in words; `status` is what waitpid(2) gives."""
+    """How a child ended, in words. `status` comes from waitpid(2)."""
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return f"exit code {code}"
@@ -109,4 +109,4 @@ def describe_end(status: int) -> str:
     try:
         return signal.Signals(-code).name
     except ValueError:
-        return f"signal {-code}"  # one of the real-time signals, which have no names
+        return f"signal {-code}"  # a real-time signal, which has no name

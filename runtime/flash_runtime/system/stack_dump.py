@@ -1,7 +1,7 @@
-"""Stacks: where a worker is that cannot say it itself, since some code of C holds the interpreter's lock.
+"""Dumps the stacks of a worker that cannot do it itself because C code holds the interpreter's lock.
 
-A signal has the interpreter's fault handler write every thread's Python frames into a file that both
-processes have open; it needs neither the lock nor memory.
+On a signal, the interpreter's fault handler writes the Python frames of every thread into a file that both
+processes have open. It needs neither the lock nor memory.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _LIMIT = 16 * 1024
 
 
 class StackFile:
-    """Make it in the supervisor before the fork, `listen` in the worker, `ask` in the supervisor."""
+    """Create it before the fork. Then `listen` in the worker, and `ask` in the supervisor."""
 
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=scratch_directory())  # noqa: SIM115  kept open
 
     def listen(self) -> None:
-        """Write this process's stacks from now on when asked to."""
-        faulthandler.unregister(_SIGNAL)  # or a handler that was set meanwhile would stay
+        """Write this process's stacks whenever the signal arrives."""
+        faulthandler.unregister(_SIGNAL)  # else a handler that user code has set would stay
         faulthandler.register(_SIGNAL, self._file, all_threads=True, chain=False)
 
     def ask(self, pid: int) -> str:
-        """The process's stacks, each thread's innermost frame first; empty where it does not answer."""
+        """The process's stacks, each thread's innermost frame first. Empty if there is no answer."""
         descriptor = self._file.fileno()
         os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)  # one offset for both
+        os.lseek(descriptor, 0, os.SEEK_SET)  # both processes share the offset
         try:
             os.kill(pid, _SIGNAL)
         except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Exits: which exceptions of user code would end more than the request that raised them."""
+"""Exits: recognises exceptions of user code that would end more than the request that raised them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flash_runtime.usercode.tracebacks import kind_of
 
 
 class HandlerExit(Exception):
-    """A handler raised something that is meant to end a process, a loop or a generator: SystemExit, …"""
+    """A handler raised something that ends a process, a loop or a generator: SystemExit, …"""
 
     def __init__(self, raised: BaseException) -> None:
         super().__init__(f"the handler raised {kind_of(raised)}")
@@ -16,14 +16,14 @@ class HandlerExit(Exception):
 
 
 def escapes(error: BaseException) -> bool:
-    """Whether a handler's `error` would end more than its own request; `HandlerExit` stands in for it."""
+    """Whether a handler's `error` would end more than its own request. `HandlerExit` stands in for it."""
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return False
     return not isinstance(error, Exception) or isinstance(error, StopIteration | StopAsyncIteration)
 
 
 def ends_the_task(error: BaseException) -> bool:
-    """Whether a coroutine's `error` is its task's own end, and not what user code raised or was left with."""
+    """Whether a coroutine's `error` is the end of its task, and was not raised by user code."""
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         return task is None or task.cancelling() > 0

@@ -1,6 +1,6 @@
-"""GPU faults: which exceptions of torch mean that memory was short, and which that the device is lost.
+"""GPU errors: recognises exceptions of torch that mean out of memory, or that the device is lost.
 
-torch is never imported here: where user code has not imported it, there is nothing to tell apart.
+This module never imports torch: if user code has not imported it, there is nothing to recognise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flash_runtime.usercode.tracebacks import kind_of
 _STICKY_CODES = frozenset(
     {46, 100, 214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999}
 )
-"""cudaError_t after which every further call of the process fails, or that tell of broken hardware.
+"""cudaError_t after which every further call of the process fails, or that indicate broken hardware.
 
 From the CUDA runtime's reference, enum cudaError: "the process must be terminated and relaunched", or
 "uncorrectable": devices unavailable (46), no device (100), ECC, NVLink and contained errors (214, 220, 226),
@@ -42,47 +42,47 @@ _STICKY_WORDS = (
     "gpu is lost",
     "unknown error",
 )
-"""What the same errors say, for a torch whose exceptions carry no code."""
+"""The texts of these errors, for versions of torch whose exceptions have no code."""
 
 
-class GpuFault(Enum):
+class GpuError(Enum):
     """What an exception says about the device."""
 
     OUT_OF_MEMORY = "out of memory"
-    """The request needed more than is free; the next one may not."""
+    """The request needed more memory than is free. The next one may need less."""
     LOST = "lost"
     """No request of this process can use the device any more."""
 
 
 class GpuFailure(Exception):
-    """Stands in for an exception of a handler's that says something about the device."""
+    """Stands in for an exception of a handler that says something about the device."""
 
     def __init__(self, raised: BaseException) -> None:
         super().__init__(f"the handler raised {kind_of(raised)}")
         self.raised = raised
 
 
-def classify(error: BaseException) -> GpuFault | None:
-    """What `error`, or an exception that led to it, says about the device; `None` where nothing."""
+def classify(error: BaseException) -> GpuError | None:
+    """What `error`, or an exception that led to it, says about the device. `None` if nothing."""
     torch = sys.modules.get("torch")
     if torch is None:
         return None
     chain = list(_chain(error))
     if any(_is_lost(torch, each) for each in chain):
-        return GpuFault.LOST
-    # Only where it left the handler as it is, or wrapped: one that was caught may have been dealt with.
+        return GpuError.LOST
+    # Only if it left the handler, as it is or wrapped: user code may have handled one that it caught.
     causes = [each for each in chain if each is error or each in _causes(error)]
     # Absent while torch is still being imported, and before torch 2.5.
     out_of_memory = getattr(torch, "OutOfMemoryError", ())
     if any(isinstance(each, out_of_memory) for each in causes):
-        return GpuFault.OUT_OF_MEMORY
+        return GpuError.OUT_OF_MEMORY
     return None
 
 
 def release_memory(error: BaseException) -> None:
-    """Give back what the failed request holds, and what torch has kept of it for later."""
+    """Free the memory that the failed request holds, and that torch has cached."""
     for each in _chain(error):
-        # The frames of the traceback hold the tensors that were made before memory ran out.
+        # The frames of the traceback hold tensors that were made before memory ran out.
         traceback.clear_frames(each.__traceback__)
     gc.collect()
     torch = sys.modules.get("torch")
@@ -103,7 +103,7 @@ def _is_lost(torch: Any, error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception, and all that led to it."""
+    """The exception, and all exceptions that led to it."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -115,7 +115,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """What the exception was raised from, on purpose, or consists of."""
+    """What the exception was explicitly raised from, or consists of."""
     found: list[BaseException] = []
     waiting: list[BaseException | None] = [error.__cause__, *_members(error)]
     while waiting:
@@ -127,5 +127,5 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _members(error: BaseException) -> tuple[BaseException, ...]:
-    """Those of a group, as a TaskGroup raises it."""
+    """The exceptions of a group, such as a TaskGroup raises."""
     return error.exceptions if isinstance(error, BaseExceptionGroup) else ()

@@ -1,7 +1,7 @@
-"""Brings user modules in: owns `sys.path`, and keeps the user's traceback.
+"""Imports user modules: owns `sys.path`, and keeps the user's traceback.
 
-User modules and the packages of the artifact come first. What the runtime itself runs on stays the image's,
-also where the artifact carries another version: two versions of one package in a process fit no one.
+User modules and the packages of the artifact come first. Packages that the runtime itself uses come from the
+image, even if the artifact has another version: a process cannot have two versions of a package.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _NEARBY = 8
 def enter(app_dir: Path, sdk: Literal["image", "artifact"]) -> None:
     """Make the application in `app_dir` importable, in this process and for good.
 
-    `sdk` says whose `runpod_flash` user code gets; raises `UserCodeFault` where that is the artifact's and it
-    carries none. Logs one warning where the artifact carries other versions of what the runtime runs on.
+    `sdk` says whose `runpod_flash` user code gets. Raises `UserCodeFault` if that is the artifact's and the
+    artifact has none. Logs one warning if the artifact has other versions of packages that the runtime uses.
     """
     app = str(app_dir)
     # Relative entries would follow the working directory.
@@ -42,7 +42,7 @@ def enter(app_dir: Path, sdk: Literal["image", "artifact"]) -> None:
     names = frozenset(SHARED.values()) | ({_SDK} if sdk == "image" else frozenset())
     if sdk == "artifact" and PathFinder.find_spec(_SDK, [app]) is None:
         raise UserCodeFault(
-            f"FLASH_SDK=artifact asks for the artifact's {_SDK}, and it carries none.",
+            f"FLASH_SDK=artifact selects the artifact's {_SDK}, and the artifact has none.",
             where=app,
             remedy="build the artifact with `flash build`, or unset FLASH_SDK to use the image's.",
         )
@@ -53,17 +53,17 @@ def enter(app_dir: Path, sdk: Literal["image", "artifact"]) -> None:
 
 
 def leave() -> None:
-    """Undo `enter`, as far as what is imported later is concerned."""
+    """Undo `enter` for later imports."""
     for finder in [finder for finder in sys.meta_path if isinstance(finder, _ImageFirst)]:
         sys.meta_path.remove(finder)
         sys.path[:] = [entry for entry in sys.path if entry != str(finder.app_dir)]
 
 
 def import_module(module: str) -> ModuleType:
-    """A module of the user's, or one that user code may import. Call `enter` before.
+    """A module of the user, or one that user code may import. Call `enter` before.
 
-    Raises `UserCodeFault`: it is missing, or it raised (with the user's own traceback). `KeyboardInterrupt`
-    passes through.
+    Raises `UserCodeFault` if it is missing, or if it raised (with the user's own traceback).
+    `KeyboardInterrupt` passes through.
     """
     try:
         return importlib.import_module(module)
@@ -76,8 +76,8 @@ def import_module(module: str) -> ModuleType:
 def load(module: str, function: str) -> Callable[..., Any]:
     """The handler `function` of the user's `module`, imported on first use. Call `enter` before.
 
-    Raises `UserCodeFault`: the module is missing, it raised (with the user's own traceback), or it has no
-    such function. `KeyboardInterrupt` passes through.
+    Raises `UserCodeFault` if the module is missing, if it raised (with the user's own traceback), or if it
+    has no such function. `KeyboardInterrupt` passes through.
     """
     loaded = import_module(module)
     try:
@@ -95,7 +95,7 @@ def _app_dir() -> Path:
 
 
 class _ImageFirst:
-    """The first finder: the runtime's own packages from the image, whatever the artifact carries."""
+    """The first finder: the runtime's own packages come from the image, whatever the artifact has."""
 
     def __init__(self, app_dir: Path, image_path: list[str], names: frozenset[str]) -> None:
         self.app_dir = app_dir
@@ -105,7 +105,7 @@ class _ImageFirst:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The image's module of that name, or `None` where others are to look for it."""
+        """The image's module of that name, or `None` to leave it to the other finders."""
         package, *parents = name.split(".")[:-1] or [name]
         if package not in self._names:
             return None
@@ -113,7 +113,7 @@ class _ImageFirst:
         if path is not None:
             where = [os.path.join(entry, package, *parents) for entry in where]  # noqa: PTH118  every import runs this
         spec = PathFinder.find_spec(name, where, target)
-        # A namespace package (opentelemetry) stays open: what the image lacks of it, the artifact may add.
+        # A namespace package (opentelemetry) stays open: the artifact may add parts that the image lacks.
         return spec if spec is not None and spec.loader is not None else None
 
 
@@ -128,7 +128,7 @@ def _warn_of_other_versions(app: str, image_path: list[str]) -> None:
         if image.get(name, version) != version
     ]
     if differing:
-        log.warning("the image's version of what the runtime runs on is used: %s", ", ".join(differing))
+        log.warning("the runtime uses the image's version of these packages: %s", ", ".join(differing))
 
 
 def _versions(path: Iterable[str]) -> dict[str, str]:
@@ -136,7 +136,7 @@ def _versions(path: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for entry in path:
         try:
-            names = os.listdir(entry)  # noqa: PTH208  Path.iterdir makes an object a name
+            names = os.listdir(entry)  # noqa: PTH208  Path.iterdir makes an object for each name
         except OSError:
             continue  # zip files and directories that do not exist may be on the path
         for name in names:
@@ -181,16 +181,16 @@ def _describe(module: str, error: BaseException, frames: TracebackType | None) -
     """What happened and what to do about it, for an exception that left the user's module."""
     if isinstance(error, SystemExit):
         return (
-            f"Module `{module}` called sys.exit({error.code!r}) while it was imported.",
+            f"Module `{module}` called sys.exit({error.code!r}) while it was being imported.",
             "keep code that ends the process under `if __name__ == '__main__':`.",
         )
     if isinstance(error, SyntaxError) and _in_file(error):
-        return f"Module `{module}` cannot be read: {error.msg}.", "mend the line that the traceback shows."
+        return f"Module `{module}` cannot be read: {error.msg}.", "correct the line that the traceback shows."
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
-        return f"Module `{module}` needs `{error.name}`, which is not here.", _missing_remedy(
+        return f"Module `{module}` needs `{error.name}`, which cannot be found.", _missing_remedy(
             error.name, frames
         )
-    return f"Module `{module}` raised {kind_of(error)} while it was imported.", None
+    return f"Module `{module}` raised {kind_of(error)} while it was being imported.", None
 
 
 def _missing_remedy(name: str, frames: TracebackType | None) -> str | None:
@@ -199,16 +199,12 @@ def _missing_remedy(name: str, frames: TracebackType | None) -> str | None:
         return None  # its own text says what to do
     asking = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(frames)]
     if asking and _is_or_holds(_SDK, asking[-1]):
-        return (
-            "the artifact's runpod_flash needs it: unset FLASH_SDK to use the image's, which needs nothing."
-        )
+        return "the artifact's runpod_flash needs it. Unset FLASH_SDK to use the image's, which does not."
     if submodule and package in sys.modules:
-        return (
-            f"the `{package}` that is here has no `{submodule}`: ask for a version that has it, and rebuild."
-        )
+        return f"the installed `{package}` has no `{submodule}`: require a version that has it, and rebuild."
     return (
-        f"add the package that provides it to Endpoint(dependencies=[{package!r}, …]) and rebuild; if it is "
-        "a module of your own, see that no .gitignore leaves it out."
+        f"add the package that provides it to Endpoint(dependencies=[{package!r}, …]) and rebuild. If it is "
+        "your own module, check that no .gitignore excludes it."
     )
 
 
@@ -225,7 +221,7 @@ def _place(error: BaseException, frames: TracebackType | None, app_dir: Path) ->
 
 
 def _in_file(error: SyntaxError) -> bool:
-    # Text that was compiled or parsed at run time has no file, or one that is named `<string>`.
+    # Text that was compiled or parsed at run time has no file, or one with a name such as `<string>`.
     return error.filename is not None and Path(error.filename).is_file()
 
 
@@ -248,7 +244,7 @@ def _missing_fault(module: str, app_dir: Path) -> UserCodeFault:
     return UserCodeFault(
         f"There is no module `{module}`. {directory} has {there}.",
         where=f"looked for {' and '.join(str(path) for path in _expected_files(module, app_dir))}",
-        remedy="build again; if the file is in the project, see that no .gitignore leaves it out.",
+        remedy="build again. If the file is in the project, check that no .gitignore excludes it.",
     )
 
 
@@ -257,7 +253,7 @@ def _user_file(module: str, app_dir: Path) -> Path | None:
 
 
 def _refuse_taken_name(module: str, loaded: ModuleType, app_dir: Path) -> None:
-    """Fail where the user's file of that name is shadowed by a module of Python's or of the runtime's."""
+    """Raise `UserCodeFault` if a module of Python or of the runtime shadows the user's file."""
     expected = _user_file(module, app_dir)
     file = getattr(loaded, "__file__", None)
     if expected is not None and not (file and Path(file).is_relative_to(app_dir)):
@@ -269,12 +265,12 @@ def _taken_fault(name: str, expected: Path) -> UserCodeFault:
     return UserCodeFault(
         f"The name `{name}` is taken by a module of Python or of the runtime ({owner}).",
         where=str(expected),
-        remedy=f"give `{name}` another name, and build again.",
+        remedy=f"rename `{name}`, and build again.",
     )
 
 
 def _is_endpoint(handler: object) -> bool:
-    """Whether it is the SDK's object that marks handlers, which can be called too."""
+    """Whether it is the SDK's object that marks handlers, which is callable too."""
     return type(handler).__module__.partition(".")[0] == _SDK
 
 
@@ -282,7 +278,7 @@ def _handler_fault(loaded: ModuleType, function: str) -> UserCodeFault:
     module = loaded.__name__
     if function in vars(loaded):
         kind = type(vars(loaded)[function]).__name__
-        what = f"`{function}` of module `{module}` is of type {kind} and no function."
+        what = f"`{function}` of module `{module}` is not a function, but of type {kind}."
     else:
         what = f"Module `{module}` has no function `{function}`."
     names = {
@@ -293,12 +289,12 @@ def _handler_fault(loaded: ModuleType, function: str) -> UserCodeFault:
     return UserCodeFault(
         f"{what} It has {_closest(function, names) or 'no functions'}.",
         where=getattr(loaded, "__file__", None),
-        remedy="define it at the top level of the module, and build again so that the manifest agrees.",
+        remedy="define it at the top level of the module, and build again to update the manifest.",
     )
 
 
 def _closest(name: str, names: Iterable[str]) -> str:
-    """The few `names` nearest to `name`, nearest first."""
+    """The `names` most similar to `name`, the most similar first."""
     from difflib import SequenceMatcher  # only a fault needs it
 
     ranked = sorted(sorted(names), key=lambda each: -SequenceMatcher(None, name, each).ratio())

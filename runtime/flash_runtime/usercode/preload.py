@@ -1,7 +1,7 @@
-"""Preloading: what FLASH_PRELOAD names is imported before the fork, so that all workers share its memory.
+"""Preloading: imports the modules of FLASH_PRELOAD before the fork, so that all workers share their memory.
 
-The process must stay fit to be forked: CUDA that was initialised in it would fail in every worker, and
-threads that a library has started are in none of them.
+The process must be safe to fork. If it initialises CUDA, every worker's CUDA fails. Threads that a library
+starts do not exist in the workers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger("flash_runtime.preload")
 
 _WHERE = "the environment (FLASH_PRELOAD)"
 _CUDA_DEVICE = "/dev/nvidia-uvm"
-"""What the CUDA driver keeps open once it is initialised; NVML, which only looks, does without."""
+"""The CUDA driver keeps it open once it is initialised. NVML, which only looks, does not open it."""
 
 
 def preload(
@@ -33,8 +33,8 @@ def preload(
     """Import the modules `names`, of the application in `app_dir` or of the image, in this process.
 
     Raises `UserCodeFault` naming the module that cannot be imported, or that used the GPU. Warns of threads
-    that a fork would leave behind. `sys.path` is the image's again afterwards: the application may have files
-    that are named like what the supervisor imports later.
+    that a fork would leave behind. Restores the image's `sys.path`: the application may have files with the
+    names of modules that the supervisor imports later.
     """
     threads, suspects = _threads(), []
     importer.enter(app_dir, sdk)
@@ -52,11 +52,11 @@ def preload(
 
 
 def late_fault(names: tuple[str, ...], seconds: float, frame: FrameType | None) -> UserCodeFault:
-    """The modules were still importing, in `frame`, at the boot deadline."""
+    """At the boot deadline, the modules were still being imported, in `frame`."""
     return UserCodeFault(
         f"FLASH_PRELOAD={','.join(names)} was not imported within FLASH_BOOT_TIMEOUT={seconds:g} seconds.",
         where=_WHERE,
-        remedy="leave out the module that the stack shows, let it load less at import, or allow more time.",
+        remedy="remove the module that the stack shows, load less in its import, or allow more time.",
         traceback="".join(["Stack (innermost last):\n", *traceback.format_stack(frame)]),
     )
 
@@ -65,11 +65,11 @@ def _import(name: str) -> None:
     try:
         importer.import_module(name)
     except UserCodeFault as fault:
-        leave_out = f"leave `{name}` out of FLASH_PRELOAD where no handler needs it"
+        leave_out = f"remove `{name}` from FLASH_PRELOAD if no handler needs it"
         raise UserCodeFault(
             f"FLASH_PRELOAD names `{name}`: {fault.what}",
             where=fault.where or _WHERE,
-            remedy=f"{leave_out}; else {fault.remedy}" if fault.remedy else f"{leave_out}.",
+            remedy=f"{leave_out}. Otherwise, {fault.remedy}" if fault.remedy else f"{leave_out}.",
             traceback=fault.traceback,
         ) from fault
 
@@ -78,17 +78,17 @@ def _refuse_gpu_use(name: str, cuda_device: str) -> None:
     sign = _gpu_use(cuda_device)
     if sign is not None:
         raise UserCodeFault(
-            f"FLASH_PRELOAD names `{name}`, whose import initialised CUDA ({sign}): no worker that is forked "
-            "after that could use its GPU.",
+            f"FLASH_PRELOAD names `{name}`, whose import initialised CUDA ({sign}). Workers that are forked "
+            "after that cannot use their GPUs.",
             where=_WHERE,
-            remedy=f"leave `{name}` out and import it in the handler's module instead, which every worker "
-            "does; or keep from its import what touches the GPU (as torch.cuda.is_available() does, unless "
-            "PYTORCH_NVML_BASED_CUDA_CHECK=1 is set).",
+            remedy=f"import `{name}` in the handler's module instead, in every worker. Or do not touch "
+            "the GPU in its import (torch.cuda.is_available() does, unless PYTORCH_NVML_BASED_CUDA_CHECK=1 "
+            "is set).",
         )
 
 
 def _gpu_use(cuda_device: str) -> str | None:
-    """The sign that CUDA is initialised in this process, or `None`."""
+    """The evidence that CUDA is initialised in this process, or `None`."""
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     if cuda is not None and cuda.is_initialized():
         return "torch.cuda.is_initialized() is true"
@@ -96,26 +96,26 @@ def _gpu_use(cuda_device: str) -> str | None:
 
 
 def _open_files() -> list[str]:
-    """What this process has open (only on Linux; elsewhere nothing is told)."""
+    """The files that this process has open (only on Linux; elsewhere none)."""
     found = []
     for number in _entries("/proc/self/fd"):
         try:
-            found.append(os.readlink(f"/proc/self/fd/{number}"))  # noqa: PTH115  a Path would be made for each
+            found.append(os.readlink(f"/proc/self/fd/{number}"))  # noqa: PTH115  without a Path for each
         except OSError:
-            pass  # the descriptor by which the directory was read
+            pass  # the descriptor that the directory was read with
     return found
 
 
 def _warn_of_threads(suspects: list[str]) -> None:
-    # Libraries that mind forks, as OpenBLAS does, end their threads at one and start them again at need.
+    # Libraries that are prepared for forks, such as OpenBLAS, end their threads first and restart them.
     child = os.fork()
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
     if _threads() > 1:
         log.warning(
-            "FLASH_PRELOAD: the import of %s left threads running, which no worker has: a lock that one of "
-            "them holds at the fork is never released. Import it in the handler's module instead.",
+            "FLASH_PRELOAD: the import of %s left threads running, which do not exist in the workers. A lock "
+            "that one of them holds at the fork is never released. Import it in the handler's module.",
             " and of ".join(f"`{name}`" for name in suspects),
         )
 
@@ -127,6 +127,6 @@ def _threads() -> int:
 
 def _entries(directory: str) -> list[str]:
     try:
-        return os.listdir(directory)  # noqa: PTH208  names are all that is wanted
+        return os.listdir(directory)  # noqa: PTH208  only names are needed
     except FileNotFoundError:
         return []

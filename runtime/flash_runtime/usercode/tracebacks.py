@@ -1,4 +1,4 @@
-"""User code's exceptions as text. What makes that text is user code too, and may raise anything itself."""
+"""Exceptions of user code as text. Making that text runs user code too, which may raise anything."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import traceback
 from types import FrameType, TracebackType
 
 _NAME = type.__dict__["__name__"]
-"""The name of a class as the interpreter has it: a metaclass may say something else, or raise."""
+"""The name of a class as the interpreter knows it: a metaclass may return another, or raise."""
 
 
 def kind_of(error: BaseException) -> str:
@@ -15,7 +15,7 @@ def kind_of(error: BaseException) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """The name of its class and its message, as the last line of a traceback has them."""
+    """The name of its class and its message, as in the last line of a traceback."""
     try:
         return f"{kind_of(error)}: {error}"
     except BaseException:  # noqa: BLE001  the message is user code's
@@ -26,7 +26,7 @@ def trace_of(error: BaseException) -> str:
     """The traceback from the user's first frame on."""
     try:
         return "".join(traceback.format_exception(type(error), error, user_traceback(error.__traceback__)))
-    except BaseException:  # noqa: BLE001  so it is here
+    except BaseException:  # noqa: BLE001  user code again
         return f"{kind_of(error)}: (its traceback could not be made)\n"
 
 
@@ -48,7 +48,7 @@ _FRAMEWORK = frozenset(
 
 
 def user_traceback(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback from the first frame that is not the framework's; all of it where there is none."""
+    """The traceback from the first frame that is not the framework's. All of it if there is none."""
     current = trace
     while current is not None:
         if not _is_framework(current.tb_frame):
@@ -58,7 +58,7 @@ def user_traceback(trace: TracebackType | None) -> TracebackType | None:
 
 
 def user_stack(innermost: FrameType | None) -> str:
-    """A running thread's stack likewise, as text; the innermost frame is last."""
+    """A running thread's stack from the first frame that is not the framework's. The innermost is last."""
     frames = list(traceback.walk_stack(innermost))[::-1]
     first = next((index for index, (frame, _) in enumerate(frames) if not _is_framework(frame)), 0)
     summary = traceback.StackSummary.extract(iter(frames[first:]))

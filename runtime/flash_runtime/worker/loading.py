@@ -18,7 +18,7 @@ from flash_runtime.jobs import runsync
 from flash_runtime.jobs.runsync import Runsync
 from flash_runtime.rpc.execute import PATH as EXECUTE_PATH
 from flash_runtime.rpc.execute import Execute, Functions
-from flash_runtime.rpc.stubs import NOWHERE, Addresses, Peers, Together, original
+from flash_runtime.rpc.stubs import NOWHERE, Addresses, LocalStubs, RemoteStubs, original
 from flash_runtime.usercode import importer
 
 
@@ -48,8 +48,8 @@ def load(
     Raises `UserCodeFault` and `ManifestFault` like `importer.enter`, `importer.load` and `build`.
     """
     importer.enter(package.app_dir, sdk)
-    peers = Together(package.together) if package.together else Peers(addresses, package.elsewhere)
-    _stand_in_for_others(sdk, peers.stand_in)
+    stubs = LocalStubs(package.together) if package.together else RemoteStubs(addresses, package.elsewhere)
+    _stand_in_for_others(sdk, stubs.stand_in)
     bound = [(route, importer.load(route.module, route.function)) for route in package.routes]
     own = {each.name: original(importer.load(each.module, each.name)) for each in package.functions}
     application = build(bound, title=package.title, threads=threads, device_lost=device_lost)

@@ -86,7 +86,7 @@ class Client:
 
     @functools.cached_property
     def _tls(self) -> ssl.SSLContext:
-        """Made once, at the first peer that is reached by https: reading the certificates takes milliseconds."""
+        """Made once, for the first https peer: reading the certificates takes milliseconds."""
         return ssl.create_default_context()
 
     async def _end_with(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None]:

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 import runpod_flash
-from runpod_flash import CpuInstanceType, Endpoint, GpuGroup, GpuType, NetworkVolume
+from flash_runtime.artifact import contract
+from runpod_flash import CpuInstanceType, Endpoint, GpuGroup, GpuType, NetworkVolume, paths
 from tests import vendor
 
 ENUMS = ["GpuGroup", "GpuType", "CpuInstanceType", "CudaVersion", "DataCenter"]
@@ -28,6 +29,10 @@ def test_it_imports_nothing_but_the_standard_library():
     assert packages - set(sys.stdlib_module_names) == {"runpod_flash"}
     # Each of these costs more than all that is needed here.
     assert not packages & {"asyncio", "inspect", "dataclasses", "logging", "json", "pathlib"}
+
+
+def test_it_reserves_the_paths_that_the_worker_does():
+    assert paths.RESERVED_PATHS == contract.RESERVED_PATHS
 
 
 @pytest.mark.vendor
@@ -141,7 +146,7 @@ def test_a_decorated_function_is_called_as_before():
 
 
 def test_a_value_that_cannot_be_is_refused_with_the_line_and_what_is_allowed():
-    with pytest.raises(ValueError, match=r"'zz' is none of cpu3g-1-4, .* at .*test_sdk\.py:\d+"):
+    with pytest.raises(ValueError, match=r"'zz' is not one of cpu3g-1-4, .* at .*test_sdk\.py:\d+"):
         Endpoint(cpu="zz")
     with pytest.raises(ValueError, match="must be a list of strings, got 'numpy'"):
         Endpoint(dependencies="numpy")

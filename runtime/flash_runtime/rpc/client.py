@@ -1,7 +1,7 @@
-"""An HTTP/1.1 client for calls of other workers, over kept connections, on any event loop.
+"""A client of other workers: HTTP/1.1 over kept connections, on whatever loop asks.
 
-It does only what such a call needs; httptools parses. An HTTP library would have to be the same version for
-the runtime and for user code that imports it.
+Only what a call between workers needs; httptools parses. A library that users import, too, would have to be
+of one version for them and for the runtime.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _KEPT = 64
 """Idle connections that are kept for each peer."""
 _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 30.0
-"""A connection that was idle for longer is not used again: a proxy in between may have dropped it."""
+"""A connection that was idle for longer is not used again: what lies between may have given it up by then."""
 
 Headers = list[tuple[bytes, bytes]]
 
 
 class NotReached(OSError):
-    """There was no connection to the peer: it has not seen the request."""
+    """The peer could not be connected to: it has not seen the request."""
 
 
 class Broken(OSError):
-    """The connection ended before the answer: the peer may have seen the request."""
+    """The connection ended before the answer: the peer may have seen the request, or not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole response. Header names are in lower case. Of several of one name, the first counts."""
+    """A whole response. Names of headers are in lower case; the first one of a name counts."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -43,17 +43,17 @@ class Response:
 
 
 class Client:
-    """Sends requests to peers, each by its base URL."""
+    """Asks peers, each by its base URL."""
 
     def __init__(self) -> None:
-        # A connection belongs to its loop, and user code may run several loops, one after the other.
+        # A connection belongs to its loop; user code may have several, one after the other.
         self._pools: dict[asyncio.AbstractEventLoop, dict[str, list[_Connection]]] = {}
         self._ends: dict[asyncio.AbstractEventLoop, AsyncGenerator[None]] = {}
 
     async def post(
         self, url: str, path: str, headers: Headers, parts: Sequence[bytes | memoryview]
     ) -> Response:
-        """The answer. Raises `NotReached` or `Broken`. There is no timeout: cancel it."""
+        """The answer. Raises `NotReached` and `Broken`; whoever waits less cancels."""
         loop = asyncio.get_running_loop()
         if loop not in self._ends:
             self._ends[loop] = self._end_with(loop)
@@ -73,9 +73,9 @@ class Client:
         lines += [b"%b: %b" % header for header in headers]
         lines += [b"host: " + target.netloc.encode(), b"content-length: %d" % length, b"", b""]
         try:
-            response = await connection.send(b"\r\n".join(lines), parts)
+            response = await connection.ask(b"\r\n".join(lines), parts)
         except BaseException:
-            connection.abort()  # also after a cancellation: the peer then cancels what it does for this
+            connection.abort()  # also where nobody waits any more: the peer cancels what it does for this
             raise
         if connection.is_usable and connection.has_sent_all and len(pool) < _KEPT:
             connection.idle_since = time.monotonic()
@@ -86,12 +86,11 @@ class Client:
 
     @functools.cached_property
     def _tls(self) -> ssl.SSLContext:
-        """Made once, at the first peer that is reached by https: reading the certificates takes
-        milliseconds."""
+        """Made once, for the first https peer: reading the certificates takes milliseconds."""
         return ssl.create_default_context()
 
     async def _end_with(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None]:
-        """Close the connections when the loop shuts its generators down, as at the end of `asyncio.run`."""
+        """Wait in the middle, until the loop shuts its generators down, as at the end of `asyncio.run`."""
         try:
             yield
         finally:
@@ -108,7 +107,7 @@ async def _connect(host: str, port: int | None, tls: ssl.SSLContext | None) -> _
             _, connection = await loop.create_connection(
                 _Connection, host, port or (443 if tls else 80), ssl=tls
             )
-    except (OSError, TimeoutError, ValueError) as error:  # ValueError: a name that no host can have
+    except (OSError, TimeoutError, ValueError) as error:  # also of a name that no host can have
         raise NotReached(str(error) or "it did not answer in time") from error
     return connection
 
@@ -131,10 +130,10 @@ class _Connection(asyncio.Protocol):
 
     @property
     def has_sent_all(self) -> bool:
-        """Whether the whole request was sent: an answer may come before its end."""
+        """Whether nothing of the request is left: an answer may come before its end."""
         return self._transport.get_write_buffer_size() == 0
 
-    async def send(self, head: bytes, parts: Sequence[bytes | memoryview]) -> Response:
+    async def ask(self, head: bytes, parts: Sequence[bytes | memoryview]) -> Response:
         self._waiter = asyncio.get_running_loop().create_future()
         self._transport.write(head)
         for part in parts:
@@ -142,10 +141,10 @@ class _Connection(asyncio.Protocol):
         return await self._waiter
 
     def abort(self) -> None:
-        """Close it now, without waiting until the peer takes what is not sent yet."""
+        """Close it now: what is not sent yet would be kept until the peer takes it."""
         self._transport.abort()
 
-    # Called by the transport.
+    # What the transport says.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
@@ -164,15 +163,15 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._waiting() is None:
-            self.abort()  # no request waits for this: it must not pass for the next answer
+            self.abort()  # nobody has asked: this must not pass for the next answer
             return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(f"the answer is not valid HTTP: {error}")
+            self._fail(f"its answer is no HTTP: {error}")
             self.abort()
 
-    # Called by the parser.
+    # What the parser says.
 
     def on_message_begin(self) -> None:
         if self._waiting() is None:
@@ -183,8 +182,8 @@ class _Connection(asyncio.Protocol):
         self._headers.setdefault(name.lower(), value)
 
     def on_headers_complete(self) -> None:
-        framing = self._headers.keys() & {b"content-length", b"transfer-encoding"}
-        self._ends_with_connection = not framing and self._parser.get_status_code() >= 200
+        told = self._headers.keys() & {b"content-length", b"transfer-encoding"}
+        self._ends_with_connection = not told and self._parser.get_status_code() >= 200
 
     def on_body(self, body: bytes) -> None:
         self._body += body
@@ -192,7 +191,7 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:
-            return  # 100 Continue, for example: the answer is still to come
+            return  # 100 Continue and its like: the answer is still to come
         self._ends_with_connection = False
         if not self._parser.should_keep_alive():
             self._is_open = False
@@ -206,5 +205,5 @@ class _Connection(asyncio.Protocol):
             waiter.set_exception(Broken(why))
 
     def _waiting(self) -> asyncio.Future[Response] | None:
-        """The request that waits for its answer, if any."""
+        """Whoever has asked, and has no answer yet."""
         return None if self._waiter is None or self._waiter.done() else self._waiter

@@ -182,8 +182,8 @@ class _Uv:
         remedy = "mend the requirement; uv's reason:"
         if "wheel" in reason:
             remedy = (
-                "ask for a version with a wheel, or install it in an image of your own (docs/images.md) and "
-                "build with --exclude; uv's reason:"
+                "ask for a version with a wheel, or install it in an image of your own "
+                "(docs/how-to/docker.md) and build with --exclude; uv's reason:"
             )
         more = f" and {len(places) - 5} more" if len(places) > 5 else ""
         return DependencyFault(

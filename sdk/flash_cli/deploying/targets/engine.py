@@ -30,7 +30,7 @@ SHUT = {
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges:true"],
 }
-"""As docs/images.md has it: what a handler is broken into by gets nothing more than the handler."""
+"""As docs/how-to/docker.md has it: what a handler is broken into by gets nothing more than the handler."""
 
 
 def connect(host: str | None) -> docker.DockerClient:

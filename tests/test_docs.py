@@ -19,7 +19,7 @@ import yaml
 
 from flash_cli import faults, init, main
 from flash_cli.deploying import environments
-from flash_runtime import __version__, errors, metrics
+from flash_runtime import __version__, cli, errors, metrics
 from flash_runtime.scoreboard import Outcome, Scoreboard, State
 from flash_runtime.settings import Settings
 
@@ -332,6 +332,12 @@ def test_every_flash_command_that_a_page_shows_has_these_options():
                 assert word in options()[words[0]], (page, line)
 
 
+def test_every_flash_runtime_command_that_a_page_shows_exists():
+    shown = {name for _, line in commands() for name in re.findall(r"(?:^| )flash-runtime (\w+)$", line)}
+    there = set(re.findall(r"^  (\w+) ", cli.USAGE, re.MULTILINE))
+    assert {"serve", "check", "health"} <= shown <= there
+
+
 def test_every_option_of_flash_is_documented():
     page = (DOCS / "reference" / "flash.md").read_text()
     for name, given in options().items():
@@ -443,6 +449,13 @@ def check_release(repository: Path) -> tuple[int, str]:
         [repository / ".ci" / "check-release"], check=False, capture_output=True, text=True, timeout=20
     )
     return done.returncode, done.stdout.strip() or done.stderr.strip()
+
+
+def test_without_a_docker_engine_the_images_of_a_release_are_refused_with_the_reason():
+    command = ["make", "release-images", "DOCKER=/nonexistent"]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2, done.stdout
+    assert "No Docker engine answers" in done.stderr
 
 
 def test_a_clean_tree_whose_version_is_the_changelogs_newest_can_be_released(repository):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import inspect
 import json
 import re
 import shutil
@@ -22,6 +23,7 @@ from flash_cli.deploying import environments
 from flash_runtime import __version__, cli, errors, metrics
 from flash_runtime.scoreboard import Outcome, Scoreboard, State
 from flash_runtime.settings import Settings
+from runpod_flash import Endpoint
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -201,6 +203,21 @@ def test_every_key_of_an_environment_is_documented_with_its_default(title, kind)
         default = getattr(defaults, name)
         if isinstance(default, str | bool):
             assert table[name].strip('`"') == str(default).lower(), name
+
+
+def test_every_parameter_of_endpoint_is_documented_with_its_default():
+    table = {
+        row[0].strip("`"): row[1].strip("`") for row in rows((DOCS / "reference" / "endpoint.md").read_text())
+    }
+    parameters = {
+        name: each.default
+        for name, each in inspect.signature(Endpoint.__init__).parameters.items()
+        if name != "self"
+    }
+    assert set(table) == set(parameters)
+    for name, default in parameters.items():
+        if default is not None:
+            assert table[name] == str(getattr(default, "value", default)), name
 
 
 def test_every_metric_outcome_and_state_is_documented():

@@ -113,7 +113,7 @@ push: ## Push both images by version (IMAGE=registry/name names the repository);
 	for tag in $(VERSION)-cuda $(VERSION)-cpu cuda cpu; do $(DOCKER) push --quiet '$(IMAGE)':$$tag || exit; done
 
 release: $(UV) ## Build the wheel and the sdist of a release in dist/; publishes nothing.
-	@version=$$(.ci/check-release) && rm -rf dist && $(UV) build --quiet --python $(PYTHON) && \
+	@version=$$(.ci/check-release) && rm -f dist/flash_runtime-* && $(UV) build --quiet --python $(PYTHON) && \
 	  ls dist/flash_runtime-$$version-py3-none-any.whl dist/flash_runtime-$$version.tar.gz
 
 release-images: ## Build the images of a release, tagged with its version; publishes nothing.

@@ -1,4 +1,5 @@
-# flash-runtime with torch for CUDA. `make image` builds it; docs/images.md explains the arguments and the base.
+# flash-runtime with torch for CUDA. `make image` builds it; docs/how-to/docker.md explains the arguments, and
+# docs/how-to/gpu.md the base.
 ARG PYTHON_VERSION=3.12
 # The wheels of torch bring the user space of CUDA; a base that has it, too, would carry it twice.
 ARG BASE_IMAGE=python:${PYTHON_VERSION}-slim
@@ -83,7 +84,7 @@ ENTRYPOINT ["tini", "-s", "--", "flash-entrypoint"]
 CMD ["serve"]
 
 ARG IMAGE
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 ARG SOURCE=""
 # The name by which the entrypoint speaks of the image.

@@ -38,7 +38,7 @@ export UV_PROJECT_ENVIRONMENT = $(VENV)
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults soak check format schema lock clean image image-cpu test-image bench bench-authoring bench-image bench-even bench-cold bench-execute bench-gpu gpu-kit rehearse-gpu push
+.PHONY: help run test test-faults soak check format schema lock clean image image-cpu test-image bench bench-authoring bench-image bench-even bench-cold bench-execute bench-gpu gpu-kit rehearse-gpu push release release-images
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -99,7 +99,7 @@ check: $(SYNCED) ## Lint, check types, and check that generated files are up to 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck entrypoint.sh image/*.sh image/bin/* .ci/run
+	$(BIN)/shellcheck entrypoint.sh image/*.sh image/bin/* .ci/*
 	$(BIN)/python -m flash_runtime.artifact.manifest | diff manifest_schema.json -
 
 format: $(SYNCED) ## Format the code, and mend what the linter can.
@@ -130,8 +130,16 @@ push: ## Push both images by version (IMAGE=registry/name names the repository);
 	$(MAKE) image image-cpu
 	for tag in $(VERSION)-cuda $(VERSION)-cpu cuda cpu; do $(DOCKER) push --quiet '$(IMAGE)':$$tag || exit; done
 
+release: $(UV) ## Build the wheel and the sdist of a release in dist/; publishes nothing.
+	@version=$$(.ci/check-release) && rm -f dist/flash_runtime-* && $(UV) build --quiet --python $(PYTHON) && \
+	  ls dist/flash_runtime-$$version-py3-none-any.whl dist/flash_runtime-$$version.tar.gz
+
+release-images: ## Build the images of a release, tagged with its version; publishes nothing.
+	@$(DOCKER) version >/dev/null 2>&1 || { echo "release-images: No Docker engine answers. Start one, or set DOCKER_HOST." >&2; exit 69; }
+	@version=$$(.ci/check-release) && $(MAKE) image image-cpu VERSION="$$version"
+
 clean: ## Remove what these targets made.
-	rm -rf .cache dist/gpu-kit .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf dist .cache .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(STAND_IN): tests/gpu/stand_in/nvml.c
 	@mkdir -p $(dir $@)state

@@ -2,7 +2,7 @@
 #   IMAGE=registry/flash-runtime VERSION=1.0.0 REVISION=$(git rev-parse HEAD) docker buildx bake --push
 
 variable "IMAGE" { default = "flash-runtime" }
-variable "VERSION" { default = "0.1.0" }
+variable "VERSION" { default = "0.2.0" }
 variable "REVISION" { default = "unknown" }
 variable "SOURCE" { default = "" }
 

@@ -3,4 +3,4 @@
 Importing this package does nothing and imports nothing; `flash_runtime.cli` is where a process starts.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

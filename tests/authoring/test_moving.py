@@ -1,4 +1,4 @@
-"""What differs from the vendor's package, and is no other test's claim: docs/moving-from-runpod-flash.md."""
+"""What differs from the vendor's package and no other test claims: docs/how-to/move-from-runpod-flash.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ways to bring an application that docs/images.md shows."""
+"""The ways to bring an application that docs/how-to/docker.md shows."""
 
 import json
 import shutil
@@ -135,7 +135,9 @@ def test_the_vendors_artifact_of_two_resources_is_served_by_its_start_command(co
         assert httpx.get(f"{container.url}/say").json() == says
 
 
-@pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").iterdir()))
+@pytest.mark.parametrize(
+    "example", sorted(path.parent.name for path in ROOT.glob("examples/*/flash_manifest.json"))
+)
 def test_every_example_is_served(containers, example):
     directory = ROOT / "examples" / example
     manifest = json.loads((directory / "flash_manifest.json").read_text())

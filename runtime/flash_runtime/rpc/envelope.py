@@ -1,6 +1,6 @@
 """The envelope: a call, or its answer, in binary. Arrays and tensors are sent as they are in memory.
 
-`docs/execute.md` has the format, for other languages:
+`docs/reference/execute.md` has the format, for other languages:
 
     4 bytes   `FLX1`
     4 bytes   the header's length, little-endian

@@ -188,7 +188,7 @@ class _Uv:
         if "wheel" in reason:
             remedy = (
                 "choose a version that has a wheel, or install the package in an image of your own "
-                "(docs/images.md) and build with --exclude. uv's reason:"
+                "(docs/how-to/docker.md) and build with --exclude. uv's reason:"
             )
         more = f" and {len(places) - 5} more" if len(places) > 5 else ""
         return DependencyFault(

@@ -9,6 +9,8 @@ import pytest
 
 from flash_runtime.stacks import StackFile
 
+pytestmark = pytest.mark.smoke
+
 
 @pytest.fixture
 def file():

@@ -5,7 +5,14 @@ import ssl
 import sys
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+
+# An example that takes long says something about the machine.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 # Serving is for Linux: these read /proc and use signals as Linux has them.
 collect_ignore_glob = [] if sys.platform == "linux" else ["server/*"]

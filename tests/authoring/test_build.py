@@ -18,6 +18,8 @@ from flash_cli.project import Project
 from tests.authoring.projects import HELLO, write
 from tests.serving import USER_CODE, run, serve
 
+pytestmark = pytest.mark.smoke
+
 ROOT = Path(__file__).parents[2]
 FLASH = Path(sys.executable).parent / "flash"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -22,6 +22,8 @@ from runpod_flash import (
 )
 from tests.authoring.projects import discovered, routes
 
+pytestmark = pytest.mark.smoke
+
 EXPLODES = "\nraise SystemExit('this module was imported')\n"
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.serving import Server, serve, until, user_code
 
+pytestmark = pytest.mark.smoke
+
 SOURCE = """
 import asyncio
 import logging

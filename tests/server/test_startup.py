@@ -5,6 +5,8 @@ import pytest
 
 from tests.serving import serve, until, user_code
 
+pytestmark = pytest.mark.smoke
+
 ROUTES = [("GET", "/hello", "hello")]
 PHASES = ["interpreter", "library", "settings", "health", "framework", "unpack", "preload"]
 PHASES += ["fork", "user_code", "serving", "total"]

@@ -9,6 +9,8 @@ import pytest
 
 from flash_runtime.system.stack_dump import StackFile
 
+pytestmark = pytest.mark.smoke
+
 
 @pytest.fixture
 def file():

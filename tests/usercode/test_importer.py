@@ -14,6 +14,8 @@ from packaging.requirements import Requirement
 
 from flash_runtime.usercode.importer import SHARED
 
+pytestmark = pytest.mark.smoke
+
 PROGRAM = """
 import json, logging, sys
 from pathlib import Path

@@ -52,7 +52,7 @@ class Client:
     async def post(
         self, url: str, path: str, headers: Headers, parts: Sequence[bytes | memoryview]
     ) -> Response:
-        """The answer. Raises `NotReached` or `Broken`. There is no timeout: cancel it."""
+        """The answer. Raises `NotReached` or `Broken`. It has no timeout: the caller cancels it."""
         loop = asyncio.get_running_loop()
         if loop not in self._ends:
             self._ends[loop] = self._end_with(loop)

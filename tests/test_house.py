@@ -50,6 +50,78 @@ def test_nothing_outgrows_its_room():
         assert len(path.read_text().splitlines()) <= 400, path
 
 
+FOREIGN = {
+    "runtime/flash_runtime/artifact/tarball.py": {"tar.members"},
+    "runtime/flash_runtime/dispatch/threads.py": {"raised.__cause__"},
+    "runtime/flash_runtime/handlers/signature.py": {
+        f"endpoint.__{name}__" for name in ("name", "doc", "module", "signature")
+    },
+    "runtime/flash_runtime/logs/prints.py": {"sys.stdout", "sys.stderr"},
+    "runtime/flash_runtime/logs/setup.py": {
+        "own.handlers",
+        "own.propagate",
+        "logging.getLogger(name).disabled",
+    },
+}
+"""Attributes of other people's objects, which have no method for it."""
+
+
+def assigned_in(node: ast.AST, *names: str) -> list[ast.Attribute]:
+    """The attributes of these names' objects that the code below the node assigns."""
+    return [
+        each
+        for each in ast.walk(node)
+        if isinstance(each, ast.Attribute)
+        and isinstance(each.ctx, ast.Store)
+        and isinstance(each.value, ast.Name)
+        and each.value.id in names
+    ]
+
+
+def declared_by(class_: ast.ClassDef) -> set[str]:
+    """The attributes that a class declares in its body, or assigns in `__init__`."""
+    found: set[str] = set()
+    for each in class_.body:
+        if isinstance(each, ast.AnnAssign):
+            found.add(ast.unparse(each.target))
+        elif isinstance(each, ast.Assign):
+            found |= {ast.unparse(target) for target in each.targets}
+        elif isinstance(each, ast.FunctionDef) and each.name == "__init__":
+            found |= {attribute.attr for attribute in assigned_in(each, "self")}
+        elif isinstance(each, ast.FunctionDef) and each.decorator_list:
+            found.add(each.name)  # a property may have a setter
+    return found
+
+
+def test_no_attribute_appears_after_the_constructor():
+    classes = [
+        (path, each)
+        for path in OURS
+        for each in ast.walk(ast.parse(path.read_text()))
+        if isinstance(each, ast.ClassDef)
+    ]
+    assert len(classes) > 100
+    for path, class_ in classes:
+        late = {each.attr for each in assigned_in(class_, "self")} - declared_by(class_)
+        assert not late, f"{path}: {class_.name}: {late}"
+
+
+def test_no_module_of_the_worker_assigns_attributes_of_others_objects():
+    """An object's own methods change it. The scoreboard alone writes to structures of shared memory."""
+    for path in modules_of(RUNTIME):
+        name = str(path.relative_to(ROOT))
+        if name == "runtime/flash_runtime/monitoring/scoreboard.py":
+            continue
+        foreign = {
+            ast.unparse(each)
+            for each in ast.walk(ast.parse(path.read_text()))
+            if isinstance(each, ast.Attribute)
+            and isinstance(each.ctx, ast.Store)
+            and ast.unparse(each.value) not in ("self", "cls", "self._board")
+        }
+        assert foreign <= FOREIGN.get(name, set()), name
+
+
 def test_no_constructor_takes_more_than_six_arguments():
     """Frozen records carry as many fields as they need; `Endpoint` has the vendor's parameters."""
     seen = 0

@@ -25,7 +25,7 @@ class Package:
     """The resource of each function that another container serves."""
     jobs: tuple[Job, ...]
     together: frozenset[str]
-    """Functions of queue-based resources that are served beside the resources which await them."""
+    """Functions of queue-based resources that are served along with the resources that call them."""
 
 
 def open_package(settings: Settings) -> Package:
@@ -41,7 +41,7 @@ def open_package(settings: Settings) -> Package:
 
 
 def read_again(settings: Settings, package: Package) -> Package:
-    """The package as its manifest is now. One that came from an artifact stays as it is. Raises `Fault`."""
+    """The package by its present manifest. One that came from an artifact does not change. Raises `Fault`."""
     if not settings.disable_unpack:
         return package
     path = settings.manifest_path

@@ -12,6 +12,8 @@ import os
 import sys
 import tarfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -91,19 +93,26 @@ class _Stream:
         self._source = gzip.GzipFile(fileobj=file) if compressed else file
         self._last_read = b""
         self._headers = 0
-        self.in_data = False
-        """Set while a member's data is read. Otherwise, tarfile is reading a header."""
+        self._in_data = False
+        """Whether a member's data is read, and not a header."""
         self.seek, self.tell = self._source.seek, self._source.tell
 
+    @contextmanager
+    def passing_data(self) -> Iterator[None]:
+        """Take what is read in the block for a member's data, not for a header."""
+        self._in_data = True
+        yield
+        self._in_data = False
+
     def read(self, size: int) -> bytes:
-        if not self.in_data:
+        if not self._in_data:
             self._headers += size
             if size > _LARGEST_HEADER or self._headers > _ALL_HEADERS:
                 raise tarfile.ReadError(
                     f"a header of {size} bytes, headers of {self._headers} bytes in total"
                 )
         self._last_read = data = self._source.read(size)
-        if not self.in_data and (data[156:157] == tarfile.GNUTYPE_SPARSE or b"GNU.sparse." in data):
+        if not self._in_data and (data[156:157] == tarfile.GNUTYPE_SPARSE or b"GNU.sparse." in data):
             # tarfile reads their maps into memory, and their stated sizes are not those on the disk.
             raise tarfile.ReadError("sparse files are not supported")
         return data
@@ -146,9 +155,8 @@ def _extract_files(
         if member.issym() or member.islnk():
             links.append(member)
         elif member.isreg() or member.isdir():
-            stream.in_data = True
-            _extract_one(tar, member, app, where)
-            stream.in_data = False
+            with stream.passing_data():
+                _extract_one(tar, member, app, where)
         else:
             raise _refusal(where, f"has a device or another special file, {_shown(member.name)}")
     return count, links

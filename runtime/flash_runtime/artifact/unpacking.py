@@ -1,7 +1,7 @@
 """Finds and verifies the build artifact, and puts the application that is in it into its place.
 
 It is staged first: unpacked into a fresh directory, from which it can be read. `Staged.commit` then moves the
-whole application, so that half of one is never seen, and a failure leaves the directory as it was.
+whole application. So half of one is never served, and an artifact that is refused changes nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NOT_OURS = {"lost+found"}
 
 
 class Staged:
-    """An application that can be read, and served once it is committed. This one is in its place already."""
+    """An application that can be read, and served after `commit`. This one is already in its place."""
 
     def __init__(self, app_dir: Path, files: Path, manifest: Path, where: str) -> None:
         self.app_dir = app_dir
@@ -52,22 +52,23 @@ class Staged:
         """What to call the manifest in a fault."""
 
     def commit(self) -> None:
-        """Put the application into its place, in place of what an artifact left there.
+        """Put the application into its place. It replaces one that came from an artifact.
 
-        Raises `SettingFault` where the directory cannot be written. It is then as it was.
+        Raises `SettingFault` if the directory cannot be written.
         """
 
 
 @contextmanager
 def stage(settings: Settings) -> Iterator[Staged]:
-    """The application to serve, from the artifact if there is one. Nothing is replaced before `commit`.
+    """The application to serve, from the artifact if there is one. Only `commit` replaces anything.
 
-    Waits up to `settings.artifact_wait` for an artifact that is mounted late.
+    Waits up to `settings.artifact_wait` for an artifact that is mounted late. Leaving the context without
+    `commit` removes what was unpacked.
 
     Raises:
         ArtifactMissingFault: There is neither an artifact nor an application.
-        ArtifactFault: The artifact is damaged or hostile, or no tar archive.
-        SettingFault: The directory cannot be written, or has files that no artifact left there.
+        ArtifactFault: The artifact is damaged or hostile, or not a tar archive.
+        SettingFault: The directory cannot be written, or has files that did not come from an artifact.
     """
     app_dir = Path(os.path.realpath(settings.app_dir))
     if _is_in_place(settings):
@@ -76,14 +77,14 @@ def stage(settings: Settings) -> Iterator[Staged]:
     with _open(settings.artifact_path) as file, ExitStack() as staging:
         artifact = _Artifact(settings, file, app_dir)
         with _write_faults(settings):
-            artifact.refuse_strangers_files()
+            artifact.refuse_foreign_files()
             directory = staging.enter_context(_staging(_staging_place(app_dir)))
             staged = _StagedArtifact(artifact, directory)
         yield staged
 
 
 def _is_in_place(settings: Settings) -> bool:
-    """Whether there is an unpacked application to serve; else there is an artifact. Waits for one."""
+    """Whether an unpacked application is served. If not, returns once there is an artifact."""
     if settings.disable_unpack:
         if not _is_unpacked(settings):
             raise ArtifactMissingFault(
@@ -188,7 +189,7 @@ def _verify(file: BufferedReader, settings: Settings) -> str:
 
 
 class _Artifact:
-    """An artifact that is open, and the directory that its application will be served from."""
+    """An open artifact, and the directory that its application will be served from."""
 
     def __init__(self, settings: Settings, file: BufferedReader, target: Path) -> None:
         self.started = time.monotonic()
@@ -199,8 +200,8 @@ class _Artifact:
         self._file = file
         self._limits = Limits(settings.artifact_max_members, settings.artifact_max_bytes)
 
-    def refuse_strangers_files(self) -> None:
-        """Raise `SettingFault` if the target has files that no artifact left there."""
+    def refuse_foreign_files(self) -> None:
+        """Raise `SettingFault` if the target has files that did not come from an artifact."""
         try:
             names = {entry.name for entry in self.target.iterdir()}
         except FileNotFoundError:
@@ -208,11 +209,11 @@ class _Artifact:
         except NotADirectoryError:
             names = {"a file in its place"}
         except OSError:
-            names = set()  # what is wrong with it shows when it is written to
-        strangers = {name for name in names - _NOT_OURS if not name.startswith(_STAGING)}
-        if strangers and MARKER not in names:
+            names = set()  # writing to it will show what is wrong
+        foreign = {name for name in names - _NOT_OURS if not name.startswith(_STAGING)}
+        if foreign and MARKER not in names:
             raise SettingFault(
-                f"Unpacking would replace files that did not come from an artifact: {_some(strangers)}.",
+                f"Unpacking would replace files that did not come from an artifact: {_some(foreign)}.",
                 where=f"FLASH_APP_DIR={self.settings.app_dir}",
                 remedy="set FLASH_APP_DIR to an empty directory, or FLASH_DISABLE_UNPACK=1 to serve what is "
                 "there.",
@@ -235,11 +236,11 @@ class _Artifact:
         return files, manifest, members
 
     def _manifest(self, files: Path) -> Path:
-        """The manifest of the unpacked `files`; raises `ArtifactFault` if they have none."""
+        """The manifest of the unpacked `files`. Raises `ArtifactFault` if they have none."""
         wanted = self.settings.manifest_path
         directory = Path(os.path.realpath(wanted.parent))
         if not directory.is_relative_to(self.target):
-            return wanted  # it comes from elsewhere
+            return wanted  # it is not in the artifact
         place = directory.relative_to(self.target) / wanted.name
         if not (files / place).is_file():
             there = _some({entry.name for entry in files.iterdir()})
@@ -282,27 +283,27 @@ class _StagedArtifact(Staged):
             _replace(self.app_dir, self.files, self._directory)
         except OSError as error:
             # Only the attempt shows these: a mount of the same file system, and a directory of a lower layer
-            # of overlayfs, as the image's own is.
+            # of overlayfs, such as the image's own.
             if error.errno not in (errno.EBUSY, errno.EXDEV):
                 raise
             self._unpack_within()
 
     def _unpack_within(self) -> None:
-        """Unpack once more, within the target: what was staged beside it may be on another file system."""
+        """Unpack again, within the target: what was staged beside it may be on another file system."""
         with _staging(self.app_dir) as directory:
             files, manifest, _ = self._artifact.extract(directory)
             if manifest.read_bytes() != self.manifest.read_bytes():
                 raise ArtifactFault(
                     "The build artifact changed while it was being unpacked.",
                     where=str(self._artifact.path),
-                    remedy="start again once it is complete; replace it by a rename, not by writing into it.",
+                    remedy="restart once it is complete. Replace it by a rename, not by writing into it.",
                 )
             _refill(self.app_dir, files, directory, manifest.name)
 
 
 @contextmanager
 def _write_faults(settings: Settings) -> Iterator[None]:
-    """Raises `SettingFault` for what the file system refuses."""
+    """Turn errors of the file system into a `SettingFault`."""
     try:
         yield
     except OSError as error:
@@ -315,7 +316,7 @@ def _write_faults(settings: Settings) -> Iterator[None]:
 
 
 def _staging_place(target: Path) -> Path:
-    """The directory to stage in: beside the target, from where it can be replaced whole, or the target."""
+    """The directory to stage in: the target's parent, so that the target can be replaced, or the target."""
     beside = target.parent
     beside.mkdir(parents=True, exist_ok=True)
     if not os.path.ismount(target) and os.access(beside, os.W_OK | os.X_OK):
@@ -326,7 +327,7 @@ def _staging_place(target: Path) -> Path:
 
 @contextmanager
 def _staging(where: Path) -> Iterator[Path]:
-    """A fresh directory in `where`, locked, which is removed at the end."""
+    """A fresh directory in `where`. It is locked, and removed at the end."""
     _remove_leftovers(where)
     directory = Path(tempfile.mkdtemp(prefix=_STAGING, dir=where))
     try:
@@ -337,7 +338,7 @@ def _staging(where: Path) -> Iterator[Path]:
 
 
 def _replace(target: Path, files: Path, staging: Path) -> None:
-    """Put the whole directory `files` in the target's place."""
+    """Put the directory `files` in the target's place."""
     if not target.exists():
         files.rename(target)
         return
@@ -351,9 +352,9 @@ def _replace(target: Path, files: Path, staging: Path) -> None:
 
 
 def _refill(target: Path, files: Path, staging: Path, manifest: str) -> None:
-    """Put the content of `files` into a target that itself must stay.
+    """Put the content of `files` into a target that cannot be moved itself.
 
-    The manifest comes last: with it, the target is an application.
+    The manifest comes last: it makes the target an application.
     """
     old = staging / "old"
     old.mkdir()
@@ -374,7 +375,7 @@ def _some(names: set[str]) -> str:
 
 
 def _remove_leftovers(where: Path) -> None:
-    """Remove what a killed unpacking left behind. That of another container, which is at work, is locked."""
+    """Remove what killed processes left behind. A directory that another container uses is locked."""
     for path in where.glob(f"{_STAGING}*"):
         with _locked(path) as is_ours:
             if is_ours:

@@ -23,8 +23,6 @@ from flash_runtime.dispatch.responder import Reply, WholeResponse
 from flash_runtime.dispatch.threads import Threads
 from flash_runtime.logs import context
 
-_STREAM_WINDOW = 256 * 1024
-"""Bytes of a streamed response that may be on their way; past it, the application's `send` waits."""
 _DISCONNECT = {"type": "http.disconnect"}
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 """A handler that does not wait for anything then runs to its end at once, without another turn of the
@@ -80,18 +78,12 @@ class Bridge:
 
     def cancel(self, exchange: Exchange) -> None:
         """Nobody waits for the response any more. The receiver's `on_end` is still to come."""
-        exchange.cancelled = True
-        self._to_app.put(lambda: self._cancel(exchange))
+        exchange.cancel()
+        self._to_app.put(exchange.interrupt)
 
     def acknowledge(self, exchange: Exchange, count: int) -> None:
         """The client took `count` bytes of the response: a stream may send as many more."""
-
-        def open_window() -> None:
-            exchange.acknowledged += count
-            if exchange.window is not None and exchange.sent - exchange.acknowledged < _STREAM_WINDOW:
-                exchange.window.set()
-
-        self._to_app.put(open_window)
+        self._to_app.put(lambda: exchange.acknowledge(count))
 
     def call_on_app_loop(self, action: Callable[[], None]) -> None:
         """Have the application loop call `action`, as soon as it turns."""
@@ -145,7 +137,7 @@ class Bridge:
         if task.done():
             self._on_task_done(task, exchange)
             return
-        exchange.task = task
+        exchange.run_in(task)
         self._tasks[task] = exchange
         # Here and not in the task: one that is cancelled before its first step never runs.
         task.add_done_callback(self._on_waiting_task_done)
@@ -179,12 +171,10 @@ class Bridge:
         begun = False
 
         async def receive() -> Message:
-            if not exchange.taken:
-                exchange.taken = True
-                return {"type": "http.request", "body": bytes(exchange.request.body), "more_body": False}
-            if not exchange.cancelled and not exchange.finished:
-                exchange.disconnected = exchange.disconnected or asyncio.Event()
-                await exchange.disconnected.wait()
+            body = exchange.take_body()
+            if body is not None:
+                return {"type": "http.request", "body": body, "more_body": False}
+            await exchange.wait_for_disconnect()
             return _DISCONNECT
 
         async def send(message: Message) -> None:
@@ -200,32 +190,20 @@ class Bridge:
             messages = [*held, message]
             held.clear()
             if not message.get("more_body"):
-                exchange.finished = True
-                if exchange.disconnected is not None:
-                    exchange.disconnected.set()
+                exchange.finish()
                 self._app_loop.call_soon(self._finish, exchange, messages)
                 return
             self._to_io.put(lambda: _deliver(exchange, messages))
-            await self._flow(exchange, len(message.get("body", b"")))
+            await exchange.wait_for_client(len(message.get("body", b"")))
 
         await app(exchange.request.scope(), receive, send)
-
-    async def _flow(self, exchange: Exchange, count: int) -> None:
-        """Wait while more than a window's bytes are on their way to the client."""
-        exchange.sent += count
-        while exchange.sent - exchange.acknowledged >= _STREAM_WINDOW and not exchange.cancelled:
-            exchange.window = asyncio.Event()
-            await exchange.window.wait()
-        if exchange.cancelled:
-            await asyncio.sleep(0)  # a task is only cancelled where it waits
 
     def _finish(self, exchange: Exchange, messages: list[Message]) -> None:
         """Hand over the response's last part, and that the application is done if it is by now.
 
         The end comes first: a client that has its response may send the next request, which must find room.
         """
-        over = not exchange.ended and exchange.task is not None and exchange.task.done()
-        exchange.ended = exchange.ended or over
+        over = exchange.end_if_done()
 
         def deliver() -> None:
             if over:
@@ -234,22 +212,12 @@ class Bridge:
 
         self._to_io.put(deliver)
 
-    def _cancel(self, exchange: Exchange) -> None:
-        if exchange.disconnected is not None:
-            exchange.disconnected.set()
-        if exchange.window is not None:
-            exchange.window.set()
-        if exchange.task is not None:
-            exchange.task.cancel()
-
     # From the application loop or a handler thread.
 
     def _end(self, exchange: Exchange, response: WholeResponse | None) -> None:
         """The application is done. `response` is `None` if there is none, or if it was sent already."""
-        if exchange.ended:
-            return
-        exchange.ended = True
-        self._to_io.put(lambda: _deliver_end(exchange, response))
+        if exchange.end():
+            self._to_io.put(lambda: _deliver_end(exchange, response))
 
 
 # On the I/O loop.

@@ -10,6 +10,9 @@ from starlette.types import Message
 from flash_runtime.dispatch.request import DispatchedRequest
 from flash_runtime.dispatch.responder import Reply, Responder, WholeResponse
 
+STREAM_WINDOW = 256 * 1024
+"""Bytes of a streamed response that may be on their way; past it, the application's `send` waits."""
+
 
 class Receiver(Protocol):
     """Gets what comes back of one request, on the I/O loop."""
@@ -31,42 +34,101 @@ class Receiver(Protocol):
 
 
 class Exchange:
-    """One request on its way there and back. Comments say which side writes which attributes."""
+    """One request on its way there and back, and how far it is.
+
+    `cancel` is called on the I/O loop, everything else on the application loop or, before that, in the
+    handler thread that has the request.
+    """
 
     __slots__ = (
-        "acknowledged",
+        "_acknowledged",
+        "_disconnected",
+        "_ended",
+        "_sent",
+        "_taken",
+        "_task",
+        "_window",
         "cancelled",
-        "disconnected",
-        "ended",
         "finished",
         "receiver",
         "request",
         "responder",
-        "sent",
-        "taken",
-        "task",
-        "window",
     )
 
     def __init__(self, request: DispatchedRequest, responder: Responder | None, receiver: Receiver) -> None:
         self.request = request
         self.responder = responder
         self.receiver = receiver
-        # Written by the I/O loop.
         self.cancelled = False
         """Whether nobody waits for the response any more."""
-        # Written by the application loop, or by the thread that has the request.
-        self.task: asyncio.Task[WholeResponse | None] | None = None
-        self.taken = False
-        """Whether the application has read the body."""
-        self.disconnected: asyncio.Event | None = None
-        """Set when the client has left, or has the whole response; made if the application waits for it."""
         self.finished = False
         """Whether the last part of the response was sent."""
-        self.ended = False
-        """Whether the application is done."""
-        self.window: asyncio.Event | None = None
-        """Set when a stream that waits for its client may go on."""
-        self.sent = 0
-        self.acknowledged = 0
-        """Bytes of a streamed response: sent, and taken by the client."""
+        self._ended = False
+        self._taken = False
+        self._task: asyncio.Task[WholeResponse | None] | None = None
+        self._disconnected: asyncio.Event | None = None
+        self._window: asyncio.Event | None = None
+        self._sent = 0
+        self._acknowledged = 0
+
+    def cancel(self) -> None:
+        """Note that nobody waits for the response any more."""
+        self.cancelled = True
+
+    def interrupt(self) -> None:
+        """Cancel the task, and wake what waits for the client."""
+        if self._disconnected is not None:
+            self._disconnected.set()
+        if self._window is not None:
+            self._window.set()
+        if self._task is not None:
+            self._task.cancel()
+
+    def run_in(self, task: asyncio.Task[WholeResponse | None]) -> None:
+        """Note the task that answers the request."""
+        self._task = task
+
+    def take_body(self) -> bytes | None:
+        """The body, once; `None` from then on."""
+        if self._taken:
+            return None
+        self._taken = True
+        return bytes(self.request.body)
+
+    async def wait_for_disconnect(self) -> None:
+        """Wait until the client has left, or has the whole response."""
+        if not self.cancelled and not self.finished:
+            self._disconnected = self._disconnected or asyncio.Event()
+            await self._disconnected.wait()
+
+    async def wait_for_client(self, count: int) -> None:
+        """Note that `count` more bytes are on their way. Waits while these are more than a window's."""
+        self._sent += count
+        while self._sent - self._acknowledged >= STREAM_WINDOW and not self.cancelled:
+            self._window = asyncio.Event()
+            await self._window.wait()
+        if self.cancelled:
+            await asyncio.sleep(0)  # a task is only cancelled where it waits
+
+    def acknowledge(self, count: int) -> None:
+        """Note that the client took `count` bytes: a stream may send as many more."""
+        self._acknowledged += count
+        if self._window is not None and self._sent - self._acknowledged < STREAM_WINDOW:
+            self._window.set()
+
+    def finish(self) -> None:
+        """Note that the last part of the response was sent."""
+        self.finished = True
+        if self._disconnected is not None:
+            self._disconnected.set()
+
+    def end(self) -> bool:
+        """Note that the application is done; false if that was noted before."""
+        if self._ended:
+            return False
+        self._ended = True
+        return True
+
+    def end_if_done(self) -> bool:
+        """Note that the application is done, if its task is. True if so, and not noted before."""
+        return self._task is not None and self._task.done() and self.end()

@@ -61,7 +61,7 @@ def set_slot(slot: int) -> None:
     """Show the worker's slot in every line from now on. Call it once, in the worker."""
     for handler in logging.getLogger(_OWN[0]).handlers:
         if isinstance(handler.formatter, _JsonFormatter | _TextFormatter):
-            handler.formatter.slot = slot
+            handler.formatter.show_slot(slot)
 
 
 class _DescriptorHandler(logging.Handler):
@@ -96,6 +96,10 @@ class _JsonFormatter(logging.Formatter):
 
     slot: int | None = None
 
+    def show_slot(self, slot: int) -> None:
+        """Show the slot in every line."""
+        self.slot = slot
+
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "time": timestamp(record.created),
@@ -120,6 +124,10 @@ class _TextFormatter(logging.Formatter):
     """A line for people: time, level, slot, request id, message, extras. A traceback follows."""
 
     slot: int | None = None
+
+    def show_slot(self, slot: int) -> None:
+        """Show the slot in every line."""
+        self.slot = slot
 
     def format(self, record: logging.LogRecord) -> str:
         parts = [timestamp(record.created)[11:23], f"{record.levelname:<7}"]

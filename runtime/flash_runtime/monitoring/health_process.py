@@ -39,7 +39,7 @@ _REASONS = {
 
 
 class HealthProcess:
-    """Serves `/ping` over plain sockets, in a process of its own.
+    """Serves `/ping` over plain sockets. Make it in its own process: a fork would share its selector.
 
     `port` has the application's listeners, which the workers share. `port_health` has those of the health
     port, and is empty if health has no port of its own.
@@ -58,6 +58,7 @@ class HealthProcess:
         self._port_health = list(port_health)
         self._open: set[_Connection] = set()
         self._on_port = False
+        self._selector = selectors.DefaultSelector()
 
     def run(self, parent: int) -> NoReturn:
         """Serve until the parent is gone or SIGTERM arrives."""
@@ -69,8 +70,6 @@ class HealthProcess:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         let_stop_signals_through()
-        # Made here, after the fork: the supervisor would share an epoll descriptor made before.
-        self._selector = selectors.DefaultSelector()
         self._selector.register(self._board.wake_fd, selectors.EVENT_READ, self._on_wake)
         for listener in self._port_health:
             self._selector.register(listener, selectors.EVENT_READ, self._accept_health)
@@ -127,10 +126,7 @@ class HealthProcess:
             if not data:
                 self._close(connection)
             elif not connection.answered and connection.take(data):
-                connection.peer.send(self._answer(connection))
-                connection.answered = True
-                # Half-closed: if it were closed with the body unread, a reset could destroy the answer.
-                connection.peer.shutdown(socket.SHUT_WR)
+                connection.answer(self._answer(connection))
         except BlockingIOError:
             pass
         except OSError:
@@ -181,6 +177,13 @@ class _Connection:
         self._head += data
         return b"\r\n\r\n" in self._head or b"\n\n" in self._head or len(self._head) > _HEAD_LIMIT
 
+    def answer(self, data: bytes) -> None:
+        """Send the answer, and nothing after it."""
+        self.peer.send(data)
+        self.answered = True
+        # Half-closed: if it were closed with the body unread, a reset could destroy the answer.
+        self.peer.shutdown(socket.SHUT_WR)
+
     def request(self) -> tuple[str, str]:
         """The method, and the path without its query."""
         words = self._head.split(b"\n", 1)[0].decode("latin-1").split()
@@ -210,7 +213,9 @@ class HealthKeeper:
         health_listeners: list[socket.socket],
     ) -> None:
         self._board = board
-        self._process = HealthProcess(board, settings.health_path, listeners, health_listeners)
+        self._path = settings.health_path
+        self._listeners = listeners
+        self._health_listeners = health_listeners
         self.pid = 0
 
     def start(self) -> None:
@@ -223,7 +228,7 @@ class HealthKeeper:
 
     def _run(self, parent: int) -> NoReturn:
         try:
-            self._process.run(parent)
+            HealthProcess(self._board, self._path, self._listeners, self._health_listeners).run(parent)
         except BaseException:
             log.critical("the health process failed", exc_info=True)
         finally:

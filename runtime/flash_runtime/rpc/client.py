@@ -1,7 +1,7 @@
-"""A client of other workers: HTTP/1.1 over kept connections, on whatever loop asks.
+"""An HTTP/1.1 client for calls of other workers, over kept connections, on any event loop.
 
-Only what a call between workers needs; httptools parses. A library that users import, too, would have to be
-of one version for them and for the runtime.
+It does only what such a call needs; httptools parses. An HTTP library would have to be the same version for
+the runtime and for user code that imports it.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _KEPT = 64
 """Idle connections that are kept for each peer."""
 _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 30.0
-"""A connection that was idle for longer is not used again: what lies between may have given it up by then."""
+"""A connection that was idle for longer is not used again: a proxy in between may have dropped it."""
 
 Headers = list[tuple[bytes, bytes]]
 
 
 class NotReached(OSError):
-    """The peer could not be connected to: it has not seen the request."""
+    """There was no connection to the peer: it has not seen the request."""
 
 
 class Broken(OSError):
-    """The connection ended before the answer: the peer may have seen the request, or not."""
+    """The connection ended before the answer: the peer may have seen the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole response. Names of headers are in lower case; the first one of a name counts."""
+    """A whole response. Header names are in lower case. Of several of one name, the first counts."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -43,17 +43,17 @@ class Response:
 
 
 class Client:
-    """Asks peers, each by its base URL."""
+    """Sends requests to peers, each by its base URL."""
 
     def __init__(self) -> None:
-        # A connection belongs to its loop; user code may have several, one after the other.
+        # A connection belongs to its loop, and user code may run several loops, one after the other.
         self._pools: dict[asyncio.AbstractEventLoop, dict[str, list[_Connection]]] = {}
         self._ends: dict[asyncio.AbstractEventLoop, AsyncGenerator[None]] = {}
 
     async def post(
         self, url: str, path: str, headers: Headers, parts: Sequence[bytes | memoryview]
     ) -> Response:
-        """The answer. Raises `NotReached` and `Broken`; whoever waits less cancels."""
+        """The answer. Raises `NotReached` or `Broken`. It has no timeout: the caller cancels it."""
         loop = asyncio.get_running_loop()
         if loop not in self._ends:
             self._ends[loop] = self._end_with(loop)
@@ -66,19 +66,19 @@ class Client:
                 connection.abort()
         target = urlsplit(url)
         if connection is None or not connection.is_usable:
-            tls = self._tls if target.scheme == "https" else None
-            connection = await _connect(target.hostname or "", target.port, tls)
+            context = self._tls if target.scheme == "https" else None
+            connection = await _connect(target.hostname or "", target.port, context)
         length = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
         lines = [b"POST %b HTTP/1.1" % (target.path.rstrip("/") + path).encode()]
         lines += [b"%b: %b" % header for header in headers]
         lines += [b"host: " + target.netloc.encode(), b"content-length: %d" % length, b"", b""]
         try:
-            response = await connection.ask(b"\r\n".join(lines), parts)
+            response = await connection.send(b"\r\n".join(lines), parts)
         except BaseException:
-            connection.abort()  # also where nobody waits any more: the peer cancels what it does for this
+            connection.abort()  # also after a cancellation: the peer then cancels what it does for this
             raise
         if connection.is_usable and connection.has_sent_all and len(pool) < _KEPT:
-            connection.idle_since = time.monotonic()
+            connection.rest()
             pool.append(connection)
         else:
             connection.abort()
@@ -90,7 +90,7 @@ class Client:
         return ssl.create_default_context()
 
     async def _end_with(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None]:
-        """Wait in the middle, until the loop shuts its generators down, as at the end of `asyncio.run`."""
+        """Close the connections when the loop shuts its generators down, as at the end of `asyncio.run`."""
         try:
             yield
         finally:
@@ -100,14 +100,15 @@ class Client:
                     connection.abort()
 
 
-async def _connect(host: str, port: int | None, tls: ssl.SSLContext | None) -> _Connection:
+async def _connect(host: str, port: int | None, context: ssl.SSLContext | None) -> _Connection:
+    """A connection, by TLS if there is a `context`. Raises `NotReached`."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
             _, connection = await loop.create_connection(
-                _Connection, host, port or (443 if tls else 80), ssl=tls
+                _Connection, host, port or (443 if context else 80), ssl=context
             )
-    except (OSError, TimeoutError, ValueError) as error:  # also of a name that no host can have
+    except (OSError, TimeoutError, ValueError) as error:  # ValueError: a name that no host can have
         raise NotReached(str(error) or "it did not answer in time") from error
     return connection
 
@@ -117,6 +118,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until `connection_made`
         self._waiter: asyncio.Future[Response] | None = None
         self._headers: dict[bytes, bytes] = {}
         self._body = bytearray()
@@ -130,10 +132,14 @@ class _Connection(asyncio.Protocol):
 
     @property
     def has_sent_all(self) -> bool:
-        """Whether nothing of the request is left: an answer may come before its end."""
+        """Whether the whole request was sent: an answer may come before its end."""
         return self._transport.get_write_buffer_size() == 0
 
-    async def ask(self, head: bytes, parts: Sequence[bytes | memoryview]) -> Response:
+    def rest(self) -> None:
+        """Note that it is idle from now on."""
+        self.idle_since = time.monotonic()
+
+    async def send(self, head: bytes, parts: Sequence[bytes | memoryview]) -> Response:
         self._waiter = asyncio.get_running_loop().create_future()
         self._transport.write(head)
         for part in parts:
@@ -141,10 +147,10 @@ class _Connection(asyncio.Protocol):
         return await self._waiter
 
     def abort(self) -> None:
-        """Close it now: what is not sent yet would be kept until the peer takes it."""
+        """Close it now, without waiting until the peer takes what is not sent yet."""
         self._transport.abort()
 
-    # What the transport says.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
@@ -163,15 +169,15 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._waiting() is None:
-            self.abort()  # nobody has asked: this must not pass for the next answer
+            self.abort()  # no request waits for this: it must not pass for the next answer
             return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(f"its answer is no HTTP: {error}")
+            self._fail(f"the answer is not valid HTTP: {error}")
             self.abort()
 
-    # What the parser says.
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
         if self._waiting() is None:
@@ -182,8 +188,8 @@ class _Connection(asyncio.Protocol):
         self._headers.setdefault(name.lower(), value)
 
     def on_headers_complete(self) -> None:
-        told = self._headers.keys() & {b"content-length", b"transfer-encoding"}
-        self._ends_with_connection = not told and self._parser.get_status_code() >= 200
+        framing = self._headers.keys() & {b"content-length", b"transfer-encoding"}
+        self._ends_with_connection = not framing and self._parser.get_status_code() >= 200
 
     def on_body(self, body: bytes) -> None:
         self._body += body
@@ -191,7 +197,7 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:
-            return  # 100 Continue and its like: the answer is still to come
+            return  # 100 Continue, for example: the answer is still to come
         self._ends_with_connection = False
         if not self._parser.should_keep_alive():
             self._is_open = False
@@ -205,5 +211,5 @@ class _Connection(asyncio.Protocol):
             waiter.set_exception(Broken(why))
 
     def _waiting(self) -> asyncio.Future[Response] | None:
-        """Whoever has asked, and has no answer yet."""
+        """The request that waits for its answer, if any."""
         return None if self._waiter is None or self._waiter.done() else self._waiter

@@ -30,7 +30,7 @@ PATH = "/execute"
 
 @dataclass(frozen=True, slots=True)
 class Functions:
-    """What can be called by name: this container's functions and classes, and who has the others."""
+    """What can be called by name: this container's functions and classes, and who serves the others."""
 
     own: Mapping[str, Callable[..., Any]]
     elsewhere: Mapping[str, str]
@@ -148,7 +148,7 @@ class _Execution:
         return self._codec.encode_failure(self._fault(error), self._capture.text(), self._instance)
 
     def _fault(self, error: BaseException) -> CallFault:
-        """What the caller gets to see of `error`."""
+        """The fault that tells the caller about `error`."""
         if isinstance(error, CallFault):
             return error
         gpu_error = self._execute.failures.note(f"POST {PATH} of `{self._name}`", error)

@@ -41,7 +41,7 @@ class Instance:
 
     @property
     def info(self) -> dict[str, Any]:
-        """As the vendor's protocol has it (`instance_info`)."""
+        """The protocol's `instance_info`."""
         return {
             "class_name": self.class_name,
             "created_at": self.created_at,

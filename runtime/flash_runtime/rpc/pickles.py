@@ -1,4 +1,4 @@
-"""Pickles of a call's arguments and of its result."""
+"""Pickles a call's result, and unpickles its arguments."""
 
 from __future__ import annotations
 

@@ -26,8 +26,7 @@ from flash_runtime.usercode.tracebacks import text_of
 _TRIES = 3
 _PAUSE_SECONDS = 0.1
 _SPARE_SECONDS = 1.0
-"""A call may take this much longer than the request that makes it. The request ends first, and the call with
-it."""
+"""A call may take this much longer than the request that makes it. So the request ends first."""
 _PATH = "/execute"
 _ORIGINAL = "__flash_original__"
 
@@ -112,7 +111,7 @@ class _RemoteInstance:
         self._constructor = constructor
         self._id: str | None = None
         self._making = asyncio.Lock()
-        """Held by the call that makes the instance, for which the others wait."""
+        """Held by the call that makes the instance. The others wait for it."""
 
     async def call(self, method: str, arguments: Arguments) -> Any:
         if self._id is None:
@@ -184,12 +183,12 @@ class _Answer:
     value: Any
 
     def result(self) -> Any:
-        """What the function returned. Raises what it raised, or `PeerError` if that cannot be had here."""
+        """What the function returned. Raises what it raised, or `PeerError` if that cannot be raised here."""
         if self.header.get("success") is True:
             return self.value
         trace = self.header.get("traceback") or ""
         cause = RemoteTraceback(trace) if trace else None
-        # One that would end the process, or a task, was meant for those there.
+        # Only an `Exception`: SystemExit, for example, was meant for the process there.
         if isinstance(self.value, Exception):
             raise self.value from cause
         raise PeerError(f"{self.what} failed: {self.header.get('error')}") from cause

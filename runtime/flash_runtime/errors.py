@@ -105,12 +105,20 @@ class CallFault(Fault):
     `kind` and `trace` are the type and the traceback of the exception `raised`, if the function raised one.
     """
 
-    def __init__(self, status: int, what: str, *, kind: str | None = None, trace: str = "") -> None:
+    def __init__(
+        self,
+        status: int,
+        what: str,
+        *,
+        kind: str | None = None,
+        trace: str = "",
+        raised: BaseException | None = None,
+    ) -> None:
         super().__init__(what)
         self.status = status
         self.kind = kind
         self.trace = trace
-        self.raised: BaseException | None = None
+        self.raised = raised
 
 
 def boot_timeout_fault(seconds: float) -> UserCodeFault:

@@ -20,7 +20,7 @@ from flash_runtime.rpc import live_source as live
 from flash_runtime.rpc.capture import Capture, capturing
 from flash_runtime.rpc.envelope_codec import EnvelopeCodec
 from flash_runtime.rpc.instances import LONGEST_ID, Instance, Instances
-from flash_runtime.rpc.invocation import Codec, Invocation, check_arguments
+from flash_runtime.rpc.invocation import Arguments, Codec, Invocation, check_arguments
 from flash_runtime.rpc.json_codec import JsonCodec
 from flash_runtime.usercode.gpu_errors import GpuError, release_memory
 from flash_runtime.usercode.tracebacks import kind_of, text_of, trace_of
@@ -79,7 +79,7 @@ class Execute(ThreadResponder):
             )
         return live.define(invocation)
 
-    def instance(self, class_: Callable[..., Any], invocation: Invocation) -> Instance:
+    def instance(self, class_: Callable[..., Any], invocation: Invocation, arguments: Arguments) -> Instance:
         """The instance whose method is to be called, or a new one. Raises `CallFault`."""
         name, wanted = invocation.name, invocation.instance_id
         if wanted is not None and len(wanted) > LONGEST_ID:
@@ -87,7 +87,7 @@ class Execute(ThreadResponder):
                 400, f"The `instance_id` is too long. It may have at most {LONGEST_ID} characters."
             )
         if wanted is None or invocation.create_new_instance:
-            args, kwargs = invocation.constructor_args, invocation.constructor_kwargs
+            args, kwargs = arguments.constructor_args, arguments.constructor_kwargs
             check_arguments(class_, name, args, kwargs)
             return Instance.of(name, class_(*args, **kwargs), wanted)
         instance = self._instances.find(wanted, name)
@@ -118,25 +118,25 @@ class _Execution:
         invocation = self._codec.decode_invocation()
         self._name = invocation.name
         found = self._execute.find(invocation)
-        self._codec.decode_arguments(invocation)
+        arguments = self._codec.decode_arguments()
         if invocation.is_class:
-            return self._call_method(found, invocation)
-        check_arguments(found, invocation.name, invocation.args, invocation.kwargs)
-        return found(*invocation.args, **invocation.kwargs)
+            return self._call_method(found, invocation, arguments)
+        check_arguments(found, invocation.name, arguments.args, arguments.kwargs)
+        return found(*arguments.args, **arguments.kwargs)
 
-    def _call_method(self, class_: Callable[..., Any], invocation: Invocation) -> Any:
+    def _call_method(self, class_: Callable[..., Any], invocation: Invocation, arguments: Arguments) -> Any:
         name = f"{invocation.name}.{invocation.method}"
         if invocation.method.startswith("_") and invocation.method != "__call__":
             raise CallFault(403, f"`{invocation.method}` is private. Call a public method.")
-        instance = self._execute.instance(class_, invocation)
+        instance = self._execute.instance(class_, invocation, arguments)
         method = getattr(instance.value, invocation.method, None)
         if not callable(method):
             raise CallFault(404, f"`{invocation.name}` has no method `{invocation.method}`.")
-        check_arguments(method, name, invocation.args, invocation.kwargs)
+        check_arguments(method, name, arguments.args, arguments.kwargs)
         self._execute.keep(instance)  # only now: one that cannot be called must not take another's place
         instance.note_call()
         self._instance = instance
-        return method(*invocation.args, **invocation.kwargs)
+        return method(*arguments.args, **arguments.kwargs)
 
     def running(self) -> AbstractContextManager[object]:
         return capturing(self._capture)
@@ -152,12 +152,12 @@ class _Execution:
         if isinstance(error, CallFault):
             return error
         gpu_error = self._execute.failures.note(f"POST {PATH} of `{self._name}`", error)
-        fault = CallFault(500, text_of(error), kind=kind_of(error), trace=trace_of(error))
-        fault.raised = error
-        if gpu_error is GpuError.OUT_OF_MEMORY:
-            fault.status = 503
+        out_of_memory = gpu_error is GpuError.OUT_OF_MEMORY
+        trace = trace_of(error)
+        if out_of_memory:
             release_memory(error)  # the frames, which hold the tensors
-        return fault
+        status = 503 if out_of_memory else 500
+        return CallFault(status, text_of(error), kind=kind_of(error), trace=trace, raised=error)
 
 
 def _is_envelope(content_type: bytes) -> bool:

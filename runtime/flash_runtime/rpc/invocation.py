@@ -5,28 +5,33 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from flash_runtime.dispatch.responder import Reply
 from flash_runtime.errors import CallFault
 from flash_runtime.rpc.instances import Instance
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Invocation:
     """What is to be called. With `source` or `modules`, the caller has sent code."""
 
     name: str
     is_class: bool = False
-    args: list[Any] = field(default_factory=list)
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    constructor_args: list[Any] = field(default_factory=list)
-    constructor_kwargs: dict[str, Any] = field(default_factory=dict)
     method: str = "__call__"
     instance_id: str | None = None
     create_new_instance: bool = True
     source: str | None = None
     modules: dict[str, str] = field(default_factory=dict)
+
+
+class Arguments(NamedTuple):
+    """What a function or method is called with, and the constructor of the method's class."""
+
+    args: list[Any]
+    kwargs: dict[str, Any]
+    constructor_args: list[Any]
+    constructor_kwargs: dict[str, Any]
 
 
 class Codec(Protocol):
@@ -35,7 +40,7 @@ class Codec(Protocol):
     def decode_invocation(self) -> Invocation:
         """What the request asks for, without its arguments. Raises `CallFault`."""
 
-    def decode_arguments(self, invocation: Invocation) -> None:
+    def decode_arguments(self) -> Arguments:
         """Add the arguments. Decoding them may run code that the caller names. Raises `CallFault`."""
 
     def encode_result(self, value: Any, stdout: str, instance: Instance | None) -> Reply:

@@ -16,7 +16,7 @@ from flash_runtime.dispatch.responder import Reply
 from flash_runtime.errors import CallFault
 from flash_runtime.handlers.results import to_json
 from flash_runtime.rpc.instances import Instance
-from flash_runtime.rpc.invocation import Invocation
+from flash_runtime.rpc.invocation import Arguments, Invocation
 from flash_runtime.rpc.pickles import pickled, unpickled
 from flash_runtime.usercode.tracebacks import text_of
 
@@ -75,15 +75,15 @@ class JsonCodec:
             modules=request.modules or {},
         )
 
-    def decode_arguments(self, invocation: Invocation) -> None:
+    def decode_arguments(self) -> Arguments:
         request = self._request
         read = _as_it_is if request.serialization_format == "json" else unpickled
-        invocation.args = [read(each) for each in request.args]
-        invocation.kwargs = {name: read(each) for name, each in request.kwargs.items()}
-        invocation.constructor_args = [read(each) for each in request.constructor_args]
-        invocation.constructor_kwargs = {
-            name: read(each) for name, each in request.constructor_kwargs.items()
-        }
+        return Arguments(
+            [read(each) for each in request.args],
+            {name: read(each) for name, each in request.kwargs.items()},
+            [read(each) for each in request.constructor_args],
+            {name: read(each) for name, each in request.constructor_kwargs.items()},
+        )
 
     def encode_result(self, value: Any, stdout: str, instance: Instance | None) -> Reply:
         in_json = self._request.serialization_format == "json"

@@ -39,6 +39,9 @@ _SWEEP_SECONDS = 0.5
 class FlashArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     """Runs until it is stopped, or until no slot can boot; `run` ends in `SystemExit`."""
 
+    worker_class: Callable[..., FlashWorker]
+    """gunicorn's: what it makes the next worker with."""
+
     def __init__(
         self,
         launch: Launch,

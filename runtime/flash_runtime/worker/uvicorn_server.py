@@ -46,6 +46,7 @@ class UvicornServer(uvicorn.Server):
         super().__init__(config)
         self.lifespan = config.lifespan_class(config)
         self.servers: list[Any] = [_Finisher(finish)]
+        self.started = False
         self._start = start
         self._on_every_tick = on_every_tick
 

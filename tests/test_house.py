@@ -57,13 +57,15 @@ FOREIGN = {
         f"endpoint.__{name}__" for name in ("name", "doc", "module", "signature")
     },
     "runtime/flash_runtime/logs/prints.py": {"sys.stdout", "sys.stderr"},
+    "runtime/flash_runtime/worker/loading.py": {"Endpoint.__call__", "Endpoint.stand_in"},
+    "runtime/flash_runtime/rpc/stub_classes.py": {f"Stub.__{name}__" for name in ("name", "qualname", "doc")},
     "runtime/flash_runtime/logs/setup.py": {
         "own.handlers",
         "own.propagate",
         "logging.getLogger(name).disabled",
     },
 }
-"""Attributes of other people's objects, which have no method for it."""
+"""Attributes of others' objects that have no method for it: Python's, and the vendor's SDK's."""
 
 
 def assigned_in(node: ast.AST, *names: str) -> list[ast.Attribute]:

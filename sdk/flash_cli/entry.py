@@ -7,7 +7,7 @@ import sys
 from flash_runtime.errors import UsageFault
 
 _EXTRAS = {
-    **dict.fromkeys(("httpx", "pathspec", "rich", "typer", "uv", "watchfiles"), "cli"),
+    **dict.fromkeys(("dotenv", "httpx", "pathspec", "rich", "typer", "uv", "watchfiles"), "cli"),
     "docker": "docker",
     **dict.fromkeys(("kubernetes", "yaml"), "kubernetes"),
 }

@@ -60,13 +60,13 @@ def build(
     """Package the application for the worker's image."""
     from rich.console import Console
 
-    from flash_cli import dotenv
+    from flash_cli import env_file
     from flash_cli.building import build as building
     from flash_cli.building import report
     from flash_cli.project import Project
 
     project = Project.find(directory)
-    dotenv.enter(project.root)
+    env_file.enter(project.root)
     options = building.BuildOptions(
         python=python_version,
         platform=platform,
@@ -141,10 +141,10 @@ def deploy(
     directory: Directory = _HERE,
 ) -> None:
     """Build, and bring the endpoints to an environment: what served before ends when the new is healthy."""
-    from flash_cli import dotenv
+    from flash_cli import env_file
     from flash_cli.deploying import deploy as deployment
 
-    dotenv.enter(directory)
+    env_file.enter(directory)
     (deployment.preview if preview else deployment.deploy)(directory, env, timeout, exclude, no_deps)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 from pathspec import GitIgnoreSpec
 
 from flash_cli.faults import ConfigFault
+from flash_runtime.artifact.contract import MANIFEST
 
 CONFIG = "pyproject.toml"
-MANIFEST = "flash_manifest.json"
 OUTPUT = ".flash"
 
 _NEVER = (".git", f"/{OUTPUT}/", f"/{MANIFEST}", "__pycache__/", "*.py[cod]", ".env", ".env.*", ".venv/")

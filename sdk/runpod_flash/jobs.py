@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.errors import EndpointStatusError, EndpointTimeout, EndpointUnreachable
 
 if TYPE_CHECKING:
-    from runpod_flash.endpoint import Endpoint
+    from typing import Protocol
+
+    class JobClient(Protocol):
+        """The part of an `Endpoint` that a job needs: it sends the job's requests."""
+
+        async def _job_request(self, method: str, path: str, *, timeout: float = ...) -> Any: ...
+
 
 _TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"})
 _POLL_SECONDS = 0.25, 5.0
@@ -20,7 +26,7 @@ _MISSES = 5
 class EndpointJob:
     """A job that was handed to an endpoint: `await job.wait()`, then `job.output`."""
 
-    def __init__(self, data: dict[str, Any], endpoint: Endpoint) -> None:
+    def __init__(self, data: dict[str, Any], endpoint: JobClient) -> None:
         self._data = data
         self._endpoint = endpoint
 

@@ -81,6 +81,13 @@ def test_what_a_table_cannot_say_is_refused_with_what_it_can(table, says):
     assert len(str(fault.value).splitlines()) < 10
 
 
+def test_every_bad_key_of_a_table_is_in_one_report():
+    with pytest.raises(ConfigFault) as fault:
+        environment_of(config(production={"target": "docker", "bind": 1, "gpus": "no"}), "production")
+    assert [line.partition(" ")[0] for line in fault.value.what.splitlines()] == ["gpus", "bind"]
+    assert fault.value.remedy == "set gpus to true or false; set bind to a text."
+
+
 def test_an_unknown_environment_is_refused_with_those_that_there_are():
     tables = config(staging={"target": "docker"}, production={"target": "docker"})
     with pytest.raises(ConfigFault, match="'prod'; there are: production, staging"):

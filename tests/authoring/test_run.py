@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flash_cli import dotenv, examples
+from flash_cli import env_file, sample_calls
 from flash_cli.faults import ConfigFault
 from flash_cli.serving.ports import free_port as next_free_port
 from tests.serving import environment, free_port, until
@@ -364,19 +364,32 @@ def test_an_endpoints_own_variables_are_its_handlers_too(tmp_path):
         ('A="a\\n\\"b\\""\nB=\'$x\\n\'\n', {"A": 'a\n"b"', "B": "$x\\n"}),
         ("export A=a#b\nB=\nC=x=y\n", {"A": "a#b", "B": "", "C": "x=y"}),
         ("A=it's\nB= # nothing\n", {"A": "it's", "B": ""}),
+        ("\ufeffA=1\r\nB=$A ${A}\r\n", {"A": "1", "B": "$A ${A}"}),
     ],
 )
 def test_dotenv_is_read_as_written(tmp_path, text, variables):
-    (tmp_path / ".env").write_text(text)
-    assert dotenv.read(tmp_path) == variables
+    (tmp_path / ".env").write_text(text, encoding="utf-8", newline="")
+    assert env_file.read(tmp_path) == variables
 
 
 @pytest.mark.parametrize("text", ["A\n", "1A=2\n", "A='secret\n", '="secret"\n', 'A="secret"secret\n'])
 def test_a_line_of_dotenv_that_is_none_is_named_and_not_shown(tmp_path, text):
     (tmp_path / ".env").write_text(text)
     with pytest.raises(ConfigFault, match=r"\.env:1") as caught:
-        dotenv.read(tmp_path)
+        env_file.read(tmp_path)
     assert "secret" not in str(caught.value).replace(str(tmp_path), "")
+
+
+def test_the_line_of_dotenv_that_is_named_is_the_bad_one(tmp_path):
+    (tmp_path / ".env").write_text("A='two\nlines'\n\n# no\n\n  B\n")
+    with pytest.raises(ConfigFault, match=r"\.env:6"):
+        env_file.read(tmp_path)
+
+
+def test_a_dotenv_that_is_not_utf_8_is_a_fault(tmp_path):
+    (tmp_path / ".env").write_bytes(b"A=\xff\n")
+    with pytest.raises(ConfigFault, match=r"\.env file cannot be read"):
+        env_file.read(tmp_path)
 
 
 def test_an_address_that_is_none_of_this_machines_is_a_fault():
@@ -397,7 +410,7 @@ def test_a_sample_fits_what_a_schema_requires():
             "other": {"type": "string"},
         },
     }
-    assert examples.sample(schema, document) == {
+    assert sample_calls.sample(schema, document) == {
         "user": {"name": "text"},
         "tags": [1],
         "kind": "a",
@@ -407,4 +420,4 @@ def test_a_sample_fits_what_a_schema_requires():
 
 def test_a_document_that_leads_in_circles_has_a_sample():
     node = {"properties": {"next": {"$ref": "#/components/schemas/Node"}}}
-    assert examples.sample(node, {"components": {"schemas": {"Node": node}}})
+    assert sample_calls.sample(node, {"components": {"schemas": {"Node": node}}})

@@ -155,3 +155,24 @@ def test_any_text_is_read_or_refused(name, text):
 def test_settings_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings.from_environ({}).port = 1
+
+
+@pytest.mark.parametrize("name", ["WEB_CONCURRENCY", "FLASH_API_KEY_FILE", "FLASH_EXECUTE_TOKEN_FILE"])
+def test_a_bad_value_that_would_not_count_is_refused_all_the_same(name):
+    preferred = {"FLASH_WORKERS": "2", "FLASH_API_KEY": "k", "FLASH_EXECUTE_TOKEN": "t"}
+    with pytest.raises(SettingFault, match=f"{name}="):
+        Settings.from_environ({**preferred, name: "no/such/file"})
+
+
+def test_the_vendors_key_is_the_token_where_none_is_given(tmp_path):
+    (tmp_path / "token").write_text("from-file\n")
+    file = {"FLASH_EXECUTE_TOKEN_FILE": str(tmp_path / "token")}
+    assert Settings.from_environ({"RUNPOD_API_KEY": "vendors"}).execute_token == "vendors"
+    assert Settings.from_environ({"RUNPOD_API_KEY": "vendors", **file}).execute_token == "from-file"
+    every = {"RUNPOD_API_KEY": "vendors", **file, "FLASH_EXECUTE_TOKEN": "given"}
+    assert Settings.from_environ(every).execute_token == "given"
+
+
+def test_a_misspelled_setting_is_noted_with_the_one_that_is_meant():
+    settings = Settings.from_environ({"FLASH_WORKER": "2", "FLASH_ENDPOINT_ID": "x", "PATH": "/bin"})
+    assert settings.misspelled == (("FLASH_WORKER", "FLASH_WORKERS"),)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from flash_runtime.artifact.contract import JOB_PATH
 from flash_runtime.artifact.manifest import Manifest, Resource
 from flash_runtime.artifact.paths import parameters_of
 from flash_runtime.config.settings import EVERY_RESOURCE
 from flash_runtime.errors import ManifestFault
-
-JOB_PATH = "/runsync"
 
 
 @dataclass(frozen=True, slots=True)

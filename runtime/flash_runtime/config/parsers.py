@@ -1,72 +1,20 @@
-"""Variables: reads the environment's one by one, and says what each may be.
+"""Parsers: what the text of each variable may be.
 
 Each function takes the text of a variable and returns its value, or raises `Refused`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
-from flash_runtime.errors import SettingFault
-
-T = TypeVar("T")
+from flash_runtime.config.fields import Refused
 
 MEBIBYTE = 1024 * 1024
 _WEEK = 7 * 86400
-
-
-class Refused(Exception):
-    """A value is not allowed; the text says what is."""
-
-
-class Reader:
-    """Reads variables one by one and collects what is wrong with them."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        self._problems: list[str] = []
-        self._names: list[str] = []
-        self._known: set[str] = set()
-
-    def __call__(self, name: str, parse: Callable[[str], Any], default: T) -> T:
-        self._known.add(name)
-        text = self._environ.get(name, "").strip()
-        if not text:
-            return default
-        try:
-            value: T = parse(text)
-        except Refused as refused:
-            shown = "(not shown: a secret)" if parse is secret else repr(text)
-            self._problems.append(f"{name}={shown} is not allowed: it takes {refused}.")
-            self._names.append(name)
-            return default
-        return value
-
-    def misspelled(self) -> tuple[tuple[str, str], ...]:
-        """Call it when every setting was read. The vendor's platform sets variables of its own, too."""
-        unknown = sorted(
-            name for name in self._environ if name.startswith("FLASH_") and name not in self._known
-        )
-        if not unknown:
-            return ()
-        from difflib import get_close_matches  # not for every start
-
-        pairs = [(name, get_close_matches(name, self._known, 1, 0.85)) for name in unknown]
-        return tuple((name, match[0]) for name, match in pairs if match)
-
-    def raise_problems(self) -> None:
-        if self._problems:
-            raise SettingFault(
-                "\n".join(self._problems),
-                where=f"the environment ({', '.join(self._names)})",
-                remedy="set an allowed value, or unset the variable for its default.",
-            )
 
 
 def _whole_number(text: str, low: int, high: int, allowed: str) -> int:
@@ -117,13 +65,22 @@ def _number(text: str) -> float:
 
 def route_timeouts(text: str) -> tuple[tuple[str, float], ...]:
     allowed = 'a JSON object of routes and seconds, such as {"POST /predict": 60}'
-    try:
-        pairs = json.loads(text)
-    except (ValueError, RecursionError):
-        raise Refused(allowed) from None
-    if not isinstance(pairs, dict) or not all(_is_seconds(value) for value in pairs.values()):
+    pairs = _json_object(text, allowed)
+    if not all(_is_seconds(value) for value in pairs.values()):
         raise Refused(allowed)
     return tuple((" ".join(route.split()), float(value)) for route, value in pairs.items())
+
+
+def _json_object(text: str, allowed: str) -> dict[str, Any]:
+    import json  # not for every start
+
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Refused(allowed)
+    return found
 
 
 def _is_seconds(value: object) -> bool:
@@ -182,12 +139,14 @@ def url_path(text: str) -> str:
 
 
 def _is_base_url(text: object) -> bool:
+    from urllib.parse import urlsplit  # not for every start
+
     if not isinstance(text, str) or not text.isascii() or not text.isprintable() or set(" ?#@") & set(text):
         return False
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none, half of an IPv6 address
+    except ValueError:  # an invalid port, or half of an IPv6 address
         return False
 
 
@@ -199,11 +158,8 @@ def peer_url(text: str) -> str:
 
 def peers(text: str) -> tuple[tuple[str, str], ...]:
     allowed = 'a JSON object of resources and URLs, such as {"gpu-worker": "http://10.0.0.7:80"}'
-    try:
-        pairs = json.loads(text)
-    except (ValueError, RecursionError):
-        raise Refused(allowed) from None
-    if not isinstance(pairs, dict) or not all(_is_base_url(url) for url in pairs.values()):
+    pairs = _json_object(text, allowed)
+    if not all(_is_base_url(url) for url in pairs.values()):
         raise Refused(allowed)
     return tuple(pairs.items())
 

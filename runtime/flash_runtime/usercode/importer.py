@@ -18,35 +18,10 @@ from types import ModuleType, TracebackType
 from typing import Any, Literal
 
 from flash_runtime.errors import UserCodeFault
+from flash_runtime.usercode.shared import SHARED
 from flash_runtime.usercode.tracebacks import kind_of
 
 log = logging.getLogger("flash_runtime.importer")
-
-SHARED = {
-    "annotated-doc": "annotated_doc",
-    "annotated-types": "annotated_types",
-    "anyio": "anyio",
-    "click": "click",
-    "cloudpickle": "cloudpickle",
-    "fastapi": "fastapi",
-    "flash-runtime": "flash_runtime",
-    "gunicorn": "gunicorn",
-    "h11": "h11",
-    "httptools": "httptools",
-    "idna": "idna",
-    "nvidia-ml-py": "pynvml",
-    "opentelemetry-api": "opentelemetry",
-    "orjson": "orjson",
-    "pydantic": "pydantic",
-    "pydantic-core": "pydantic_core",
-    "python-multipart": "python_multipart",
-    "starlette": "starlette",
-    "typing-extensions": "typing_extensions",
-    "typing-inspection": "typing_inspection",
-    "uvicorn": "uvicorn",
-    "uvloop": "uvloop",
-}
-"""Every distribution that the runtime depends on, however deep, and the module it is imported as."""
 
 _SDK = "runpod_flash"
 _NEARBY = 8

@@ -16,7 +16,8 @@ from flash_cli.building.manifest import encode, manifest_of
 from flash_cli.building.package import Packed, pack
 from flash_cli.discovery.discover import discover
 from flash_cli.faults import ConfigFault, DependencyFault, OutputFault
-from flash_cli.project import MANIFEST, OUTPUT, Project
+from flash_cli.project import OUTPUT, Project
+from flash_runtime.artifact.contract import MANIFEST, variable
 from flash_runtime.config.settings import Settings
 
 ARTIFACT = "artifact.tar.gz"
@@ -191,6 +192,8 @@ def _notes(
         yield f"symbolic links that lead out of the project are left out: {', '.join(project.strays())}"
     limits = Settings.from_environ({})
     if packed.unpacked > limits.artifact_max_bytes:
-        yield f"it unpacks to more than a worker takes without FLASH_ARTIFACT_MAX_BYTES={packed.unpacked}"
+        name = variable("artifact_max_bytes")
+        yield f"the artifact unpacks to more than a worker takes by default. Set {name}={packed.unpacked}"
     if packed.members > limits.artifact_max_members:
-        yield f"it has more files than a worker takes without FLASH_ARTIFACT_MAX_MEMBERS={packed.members}"
+        name = variable("artifact_max_members")
+        yield f"the artifact has more files than a worker takes by default. Set {name}={packed.members}"

@@ -20,7 +20,7 @@ from flash_cli.application import Application
 from flash_cli.building.images import LARGE, PLATFORMS
 from flash_cli.faults import DependencyFault
 from flash_cli.project import CONFIG, Project
-from flash_runtime.usercode.importer import SHARED
+from flash_runtime.artifact.contract import SHARED
 
 REQUIREMENTS = "requirements.txt"
 

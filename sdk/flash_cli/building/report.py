@@ -15,6 +15,8 @@ from rich.text import Text
 from flash_cli.application import DeclaredEndpoint
 from flash_cli.building.build import Built
 from flash_cli.project import Project
+from flash_runtime.artifact.contract import variable
+from flash_runtime.config.settings import Settings
 
 _MOST_ROUTES = 12
 """Of one endpoint: the table is to fit a screen."""
@@ -66,8 +68,8 @@ def next_command(built: Built, project: Project) -> str:
         return f"flash deploy --env {shlex.quote(next(iter(environments)))}"
     served = [each for each in built.application.endpoints if each.is_load_balanced]
     kind = "cpu" if all(each.is_cpu for each in built.application.endpoints) else "cuda"
-    resource = f" -e FLASH_RESOURCE_NAME={shlex.quote(served[0].name)}" if len(served) > 1 else ""
-    mount = shlex.quote(f"{built.artifact}:/root/.runpod/artifact.tar.gz:ro")
+    resource = f" -e {variable('resource_name')}={shlex.quote(served[0].name)}" if len(served) > 1 else ""
+    mount = shlex.quote(f"{built.artifact}:{Settings.from_environ({}).artifact_path}:ro")
     return f"docker run -p 8000:80{resource} -v {mount} flash-runtime:{kind}"
 
 

@@ -23,12 +23,14 @@ from flash_cli.deploying.environments import (
     the_only_one,
 )
 from flash_cli.deploying.services import left_out, release_of
-from flash_cli.deploying.targets import Target, target_of
+from flash_cli.deploying.target import Target
+from flash_cli.deploying.targets import target_of
 from flash_cli.faults import ConfigFault, OutputFault, TargetFault
 from flash_cli.project import Project
+from flash_runtime.artifact.contract import environ, variable
 from flash_runtime.errors import UsageFault
 
-KEY = "FLASH_API_KEY"
+KEY = variable("api_key")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -204,7 +206,7 @@ def _for_preview(environment: Environment) -> DockerEnvironment:
         gpu_image=environment.gpu_image,
         python=environment.python,
         gpus=environment.gpus,
-        env=MappingProxyType({"LOG_FORMAT": "text", **environment.env}),
+        env=MappingProxyType({**environ(log_format="text"), **environment.env}),
         secrets=environment.secrets,
     )
 

@@ -5,7 +5,6 @@ Every key is checked when it is read: a wrong one is a `ConfigFault` that lists 
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ from typing import Any
 
 from flash_cli.building.images import DEFAULT_PLATFORM, DEFAULT_PYTHON, PLATFORMS, PYTHONS
 from flash_cli.faults import ConfigFault
+from flash_runtime.config import fields
+from flash_runtime.config.fields import Refused
 
 PREVIEW = "preview"
 """The environment of `flash deploy --preview`, which needs no table."""
@@ -26,26 +27,22 @@ add these lines to pyproject.toml, or try `flash deploy --preview`.
     image = "flash-runtime:cpu\""""
 
 
-class _Refused(Exception):
-    """Says what is allowed instead."""
-
-
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise _Refused("a text")
+        raise Refused("a text")
     return value
 
 
 def _switch(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _Refused("true or false")
+        raise Refused("true or false")
     return value
 
 
 def _one_of(*allowed: str) -> Callable[[Any], str]:
     def check(value: Any) -> str:
         if value not in allowed:
-            raise _Refused(" or ".join(f'"{each}"' for each in allowed))
+            raise Refused(" or ".join(f'"{each}"' for each in allowed))
         return str(value)
 
     return check
@@ -57,13 +54,13 @@ def _variable(name: Any) -> bool:
 
 def _variables(value: Any) -> Mapping[str, str]:
     if not isinstance(value, dict) or not all(_variable(k) and isinstance(v, str) for k, v in value.items()):
-        raise _Refused('variables and their values, such as { LOG_LEVEL = "DEBUG" }')
+        raise Refused('variables and their values, such as { LOG_LEVEL = "DEBUG" }')
     return MappingProxyType(dict(value))
 
 
 def _names(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(_variable(each) for each in value):
-        raise _Refused('names of variables, such as ["FLASH_API_KEY"]')
+        raise Refused('names of variables, such as ["FLASH_API_KEY"]')
     return tuple(value)
 
 
@@ -72,19 +69,20 @@ def _ports(value: Any) -> Mapping[str, int]:
         return isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536
 
     if not isinstance(value, dict) or not all(map(is_port, value.values())):
-        raise _Refused("endpoints and their ports, such as { example-api = 8000 }")
+        raise Refused("endpoints and their ports, such as { example-api = 8000 }")
     return MappingProxyType(dict(value))
 
 
 def _template(value: Any) -> str:
     if not isinstance(value, str) or "{endpoint}" not in value:
-        raise _Refused('a URL with {endpoint} in it, such as "https://{endpoint}.example.com"')
+        raise Refused('a URL with {endpoint} in it, such as "https://{endpoint}.example.com"')
     return value
 
 
-def _key(check: Callable[[Any], Any], default: Any = None) -> Any:
-    # A factory: Python 3.11 takes no mapping for a default, not even one that cannot be changed.
-    return field(default_factory=lambda: default, metadata={"check": check})
+def _key(name: str, check: Callable[[Any], Any], default: Any = None) -> Any:
+    """A field that is read from a table's key, and that the constructor gives the same default."""
+    # A factory: Python 3.11 refuses a mapping as a default, even one that cannot be changed.
+    return field(default_factory=lambda: default, metadata=fields.source(name, check, default))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,19 +90,19 @@ class Environment:
     """What both kinds of target are told."""
 
     name: str
-    image: str = _key(_text, "flash-runtime:cpu")
+    image: str = _key("image", _text, "flash-runtime:cpu")
     """The worker's image, for endpoints with `cpu=`."""
-    gpu_image: str = _key(_text, "flash-runtime:cuda")
-    python: str = _key(_one_of(*PYTHONS), DEFAULT_PYTHON)
+    gpu_image: str = _key("gpu_image", _text, "flash-runtime:cuda")
+    python: str = _key("python", _one_of(*PYTHONS), DEFAULT_PYTHON)
     """The images' Python, which the artifact is built for."""
-    gpus: bool = _key(_switch, True)
+    gpus: bool = _key("gpus", _switch, True)
     """Off: endpoints with `gpu=` run on `image` without one, on a machine that has none."""
-    env: Mapping[str, str] = _key(_variables, MappingProxyType({}))
+    env: Mapping[str, str] = _key("env", _variables, MappingProxyType({}))
     """For every endpoint; over what an endpoint's own `env=` says."""
-    repository: str | None = _key(_text)
+    repository: str | None = _key("repository", _text)
     """Where images with the artifact are pushed to (`registry.example.com/team/shop`): a cluster, or a swarm
     of several machines, pulls them from there."""
-    secrets: tuple[str, ...] = _key(_names, ())
+    secrets: tuple[str, ...] = _key("secrets", _names, ())
     """Variables taken from the environment of who deploys."""
 
 
@@ -112,14 +110,14 @@ class Environment:
 class DockerEnvironment(Environment):
     """`target = "docker"`."""
 
-    host: str | None = _key(_text)
+    host: str | None = _key("host", _text)
     """The engine, as `DOCKER_HOST` names one, which is the default."""
-    mode: str = _key(_one_of("engine", "swarm"), "engine")
-    network: str = _key(_text, "bridge")
+    mode: str = _key("mode", _one_of("engine", "swarm"), "engine")
+    network: str = _key("network", _text, "bridge")
     """The network of the engine's by which workers reach what is outside of the application."""
-    bind: str = _key(_text, "127.0.0.1")
+    bind: str = _key("bind", _text, "127.0.0.1")
     """The address of the host that ports are published at."""
-    ports: Mapping[str, int] = _key(_ports, MappingProxyType({}))
+    ports: Mapping[str, int] = _key("ports", _ports, MappingProxyType({}))
     """By endpoint; others have the first free ones from 8000 on, and keep them."""
 
 
@@ -127,16 +125,16 @@ class DockerEnvironment(Environment):
 class KubernetesEnvironment(Environment):
     """`target = "kubernetes"`."""
 
-    context: str | None = _key(_text)
+    context: str | None = _key("context", _text)
     """Of the kubeconfig; without one, objects are written and not applied."""
-    platform: str = _key(_one_of(*PLATFORMS), DEFAULT_PLATFORM)
+    platform: str = _key("platform", _one_of(*PLATFORMS), DEFAULT_PLATFORM)
     """Of the cluster's machines."""
-    namespace: str = _key(_text, "default")
-    artifact: str = _key(_one_of("image", "volume"), "image")
+    namespace: str = _key("namespace", _text, "default")
+    artifact: str = _key("artifact", _one_of("image", "volume"), "image")
     """How it comes into a pod: in an image that is built for it, or on a volume."""
-    volume: str | None = _key(_text)
+    volume: str | None = _key("volume", _text)
     """The PersistentVolumeClaim that has the artifact."""
-    url: str | None = _key(_template)
+    url: str | None = _key("url", _template)
     """What an ingress of yours makes of an endpoint; default: its Service's name in the cluster."""
 
 
@@ -202,25 +200,21 @@ def the_only_one(config: Mapping[str, Any]) -> str:
 
 
 def _read(table: Mapping[str, Any], kind: type[Environment], where: str) -> dict[str, Any]:
-    checks = {each.name: each.metadata["check"] for each in dataclasses.fields(kind) if each.metadata}
-    unknown = sorted(set(table) - set(checks) - {"target"})
+    known = fields.names(kind)
+    unknown = sorted(set(table) - set(known) - {"target"})
     if unknown:
         raise ConfigFault(
             f"Unknown keys: {', '.join(unknown)}.",
             where=where,
-            remedy=f"the keys of a {table['target']} target are {', '.join(('target', *checks))}.",
+            remedy=f"the keys of a {table['target']} target are {', '.join(('target', *known))}.",
         )
-    values = {}
-    for key, value in table.items():
-        if key in checks:
-            try:
-                values[key] = checks[key](value)
-            except _Refused as allowed:
-                raise ConfigFault(
-                    f"{key} = {str(value)[:60]!r} cannot be used.",
-                    where=where,
-                    remedy=f"set {key} to {allowed}.",
-                ) from None
+    values, problems = fields.read(kind, table)
+    if problems:
+        raise ConfigFault(
+            "\n".join(f"{each.name} = {str(each.value)[:60]!r} cannot be used." for each in problems),
+            where=where,
+            remedy="; ".join(f"set {each.name} to {each.allowed}" for each in problems) + ".",
+        )
     return values
 
 

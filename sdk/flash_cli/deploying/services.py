@@ -14,11 +14,11 @@ from typing import Any
 from flash_cli.application import Application, DeclaredEndpoint
 from flash_cli.deploying.environments import Environment, KubernetesEnvironment
 from flash_cli.faults import ConfigFault, Problem, SourceFault
+from flash_runtime.artifact.contract import HEALTH_PATH, environ, variable
 
 PORT = 80
 """Of a worker; also of a service, inside of its network."""
-TOKEN = "FLASH_EXECUTE_TOKEN"  # noqa: S105  the variable's name
-HEALTH_PATH = "/ping"
+TOKEN = variable("execute_token")
 MOST_LETTERS = 63
 """Of a service's name: DNS has no more."""
 DRAIN_SECONDS = 40
@@ -104,7 +104,7 @@ def services_of(application: Application, environment: Environment) -> tuple[Ser
                 )
             )
         hosts[host] = endpoint
-    shared = {"PORT": str(PORT), "HEALTH_CHECK_PATH": HEALTH_PATH, **_peers(hosts, prefix, environment)}
+    shared = environ(port=str(PORT), health_path=HEALTH_PATH) | _peers(hosts, prefix, environment)
     return tuple(
         _service(endpoint, host, f"{prefix}-{host}", environment, shared) for host, endpoint in hosts.items()
     )
@@ -113,13 +113,13 @@ def services_of(application: Application, environment: Environment) -> tuple[Ser
 def _peers(hosts: Mapping[str, DeclaredEndpoint], prefix: str, environment: Environment) -> dict[str, str]:
     """How endpoints find each other: a network of their own knows their names, a namespace the whole ones."""
     before = f"{prefix}-" if isinstance(environment, KubernetesEnvironment) else ""
-    peers = {"FLASH_PEER_URL": f"http://{before}{{resource}}:{PORT}"}
+    peers = environ(peer_url=f"http://{before}{{resource}}:{PORT}")
     odd = {
         endpoint.name: f"http://{before}{host}:{PORT}"
         for host, endpoint in hosts.items()
         if host != endpoint.name
     }
-    return peers | ({"FLASH_PEERS": json.dumps(odd)} if odd else {})
+    return peers | (environ(peers=json.dumps(odd)) if odd else {})
 
 
 def _service(
@@ -140,7 +140,7 @@ def _service(
                 **(options.get("env") or {}),
                 **environment.env,
                 **shared,
-                "FLASH_RESOURCE_NAME": endpoint.name,
+                **environ(resource_name=endpoint.name),
             }
         ),
         replicas=max(1, low),
@@ -152,11 +152,11 @@ def _service(
 
 
 def _limits(options: Mapping[str, Any]) -> dict[str, str]:
-    limits = {}
+    limits: dict[str, str] = {}
     if options.get("execution_timeout_ms"):
-        limits["FLASH_REQUEST_TIMEOUT"] = f"{options['execution_timeout_ms'] / 1000:g}"
+        limits |= environ(request_timeout=f"{options['execution_timeout_ms'] / 1000:g}")
     if (options.get("max_concurrency") or 1) > 1:
-        limits["FLASH_MAX_CONCURRENCY"] = str(options["max_concurrency"])
+        limits |= environ(max_concurrency=str(options["max_concurrency"]))
     return limits
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from flash_cli.discovery.declarations import Declaration, Use
 from flash_cli.faults import Problem
-from flash_runtime.artifact.paths import parameters_of, path_problems
-from runpod_flash.paths import RESERVED_PATHS, path_problem
+from flash_runtime.artifact.contract import RESERVED_PATHS, parameters_of, path_problems
+from runpod_flash.paths import path_problem
 
 
 def problems_of(declarations: Sequence[Declaration]) -> list[Problem]:

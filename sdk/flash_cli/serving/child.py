@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+from flash_runtime.artifact.contract import HEALTH_PATH
+
 _DRAIN_SECONDS = 2.0
 """How long requests in flight may take after the first Ctrl-C."""
 _END_SECONDS = 5.0
@@ -42,7 +44,7 @@ class Child:
             return False
         connection = HTTPConnection(*self._address, timeout=1.0)
         try:
-            connection.request("GET", "/ping")
+            connection.request("GET", HEALTH_PATH)
             self.is_ready = connection.getresponse().status == 200
         except (OSError, HTTPException):
             pass  # it does not listen yet

@@ -15,17 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from flash_cli import dotenv, sample_calls
+from flash_cli import env_file, sample_calls
 from flash_cli.application import Application
 from flash_cli.building.manifest import encode, manifest_of
 from flash_cli.discovery.discover import discover
 from flash_cli.faults import NothingFoundFault, OutputFault
-from flash_cli.project import MANIFEST, OUTPUT, Project
+from flash_cli.project import OUTPUT, Project
 from flash_cli.serving import watching
 from flash_cli.serving.child import Child
 from flash_cli.serving.ports import free_port
-from flash_runtime.artifact.selection import JOB_PATH
-from flash_runtime.config.settings import EVERY_RESOURCE
+from flash_runtime.artifact.contract import EVERY_RESOURCE, JOB_PATH, MANIFEST, environ, variable
 from flash_runtime.errors import EXIT_OK, Fault
 
 _REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104  only looked up
@@ -111,12 +110,12 @@ class Development:
             )
         manifest = self._write(application)
         lines = list(table(application, self._url))
-        environ = {**_variables(application), **self._environ(manifest)}
-        if self._child is not None and environ != self._started_with:
+        variables = {**_variables(application), **self._environ(manifest)}
+        if self._child is not None and variables != self._started_with:
             self._end_child()  # a process keeps the variables that it was started with
         if self._child is None:
-            self._child = Child(self._root, environ, self._reached_by, self._address[1])
-            self._started_with = environ
+            self._child = Child(self._root, variables, self._reached_by, self._address[1])
+            self._started_with = variables
             self._shown = lines
         else:
             self._child.renew()
@@ -167,7 +166,9 @@ class Development:
 
     def _set_variables(self) -> None:
         """Have the variables of .env here too, since discovery may import modules; those given come first."""
-        variables = {name: each for name, each in dotenv.read(self._root).items() if name not in self._given}
+        variables = {
+            name: each for name, each in env_file.read(self._root).items() if name not in self._given
+        }
         for name in set(os.environ) - set(self._given) - set(variables):
             del os.environ[name]
         os.environ.update(variables)
@@ -189,29 +190,29 @@ class Development:
 
     def _environ(self, manifest: Path) -> dict[str, str]:
         host, port = self._address
-        own = {
-            "FLASH_APP_DIR": str(self._root),
-            "FLASH_DISABLE_UNPACK": "on",
-            "FLASH_MANIFEST_PATH": str(manifest),
-            "FLASH_RESOURCE_NAME": EVERY_RESOURCE,
-            "FLASH_SDK": "image",
-            "FLASH_HOST": host,
-            "PORT": str(port),
-            "PORT_HEALTH": "",
-            "HEALTH_CHECK_PATH": "",
-            "FLASH_WORKERS": "1",
-            "FLASH_BOOT_TRIES": "1",  # the next save is the next try
-            "FLASH_DRAIN_DELAY": "0",
-        }
+        own = environ(
+            app_dir=str(self._root),
+            disable_unpack="on",
+            manifest_path=str(manifest),
+            resource_name=EVERY_RESOURCE,
+            sdk="image",
+            host=host,
+            port=str(port),
+            port_health="",
+            health_path="",
+            workers="1",
+            boot_tries="1",  # the next save is the next try
+            drain_delay="0",
+        )
         if sys.platform == "darwin":
             # Its frameworks, which asking for the system's proxies loads, end a process that was forked.
             own["OBJC_DISABLE_INITIALIZE_FORK_SAFETY"] = "YES"
-        return {"LOG_FORMAT": "text", **os.environ, **own}
+        return {**environ(log_format="text"), **os.environ, **own}
 
     def _tell(self) -> None:
         """Say what is served, and how to call it."""
         lines = [*self._shown, "", f"  docs   {self._url}/docs", "  stop   Ctrl-C"]
-        key = os.environ.get("FLASH_API_KEY")
+        key = os.environ.get(variable("api_key"))
         document = sample_calls.document_of(_url(self._reached_by, self._address[1]), key)
         call = sample_calls.curl(document, self._url, with_key=bool(key)) if document else None
         if call is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from watchfiles import Change, DefaultFilter, watch
 
-from flash_cli.dotenv import NAME as DOTENV
+from flash_cli.env_file import FILE as ENV_FILE
 from flash_cli.faults import ConfigFault
 from flash_cli.project import CONFIG, OUTPUT
 
@@ -24,7 +24,7 @@ class _Sources(DefaultFilter):
 
     def __call__(self, change: Change, path: str) -> bool:
         name = Path(path).name
-        return (name.endswith(".py") or name in (CONFIG, DOTENV)) and super().__call__(change, path)
+        return (name.endswith(".py") or name in (CONFIG, ENV_FILE)) and super().__call__(change, path)
 
 
 def saves(root: Path, stop: threading.Event) -> Iterator[frozenset[Path]]:

@@ -21,7 +21,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from flash_cli.deploying.environments import DockerEnvironment
 from flash_cli.deploying.loglines import Line, lines_of
 from flash_cli.deploying.services import DRAIN_SECONDS, TOKEN, slug
-from flash_cli.deploying.targets import DOCKERFILE
+from flash_cli.deploying.target import DOCKERFILE
 from flash_cli.faults import TargetFault
 
 SHUT = {

@@ -23,7 +23,7 @@ from flash_cli.deploying import loglines
 from flash_cli.deploying.environments import DockerEnvironment
 from flash_cli.deploying.loglines import Line, merged
 from flash_cli.deploying.services import DRAIN_SECONDS, PORT, Release, Service, slug
-from flash_cli.deploying.targets import LAST_LINES, UNCHANGED, Say, State
+from flash_cli.deploying.target import LAST_LINES, UNCHANGED, Say, State
 from flash_cli.deploying.targets.docker import engine
 from flash_cli.deploying.targets.docker.swarm_service import (
     DEPLOYMENT,
@@ -53,7 +53,7 @@ class Rolling:
 
 
 class SwarmTarget(engine.OfEngine):
-    """`flash_cli.deploying.targets.Target`, on a manager of a swarm."""
+    """`flash_cli.deploying.target.Target`, on a manager of a swarm."""
 
     def __init__(
         self, environment: DockerEnvironment, project: str, client: docker.DockerClient | None = None
@@ -274,7 +274,7 @@ def _unhealthy(each: Rolling, task: Mapping[str, Any] | None, what: str) -> Targ
         with contextlib.suppress(DockerException, requests.RequestException):
             lines = list(last_lines(each.now, LAST_LINES, of=task["ID"]))
     return TargetFault(
-        f"A worker of {each.service.endpoint} {what}; {UNCHANGED}.",
+        f"A worker of {each.service.endpoint} {what}. {UNCHANGED}",
         where=f"the service {each.service.name}",
         remedy="mend what its log says, and deploy again.",
         log=loglines.last(lines, LAST_LINES),

@@ -21,7 +21,7 @@ from docker.errors import DockerException
 from flash_cli.deploying import loglines
 from flash_cli.deploying.loglines import Line, merged
 from flash_cli.deploying.services import TOKEN, Release, Service, slug
-from flash_cli.deploying.targets import LAST_LINES, UNCHANGED, Say, State
+from flash_cli.deploying.target import LAST_LINES, UNCHANGED, Say, State
 from flash_cli.deploying.targets.docker import engine
 from flash_cli.deploying.targets.docker.engine import SHUT, answers, end, followed, health_of
 from flash_cli.deploying.targets.docker.fronts import Fronts, workers_of
@@ -33,7 +33,7 @@ _FRONT_SECONDS = 20.0
 
 
 class DockerTarget(engine.OfEngine):
-    """`flash_cli.deploying.targets.Target`, on one engine."""
+    """`flash_cli.deploying.target.Target`, on one engine."""
 
     @property
     def has_gpus(self) -> bool:
@@ -234,7 +234,7 @@ class DockerTarget(engine.OfEngine):
 def _unhealthy(what: str, container: Any, how: str) -> TargetFault:
     lines = engine.last_lines(container, LAST_LINES)
     return TargetFault(
-        f"{what[0].upper()}{what[1:]} {how}; {UNCHANGED}.",
+        f"{what[0].upper()}{what[1:]} {how}. {UNCHANGED}",
         where=f"the container {container.name}, which is removed",
         remedy="mend what its log says, and deploy again.",
         log=loglines.last(lines, LAST_LINES),

@@ -14,6 +14,7 @@ from typing import Any
 
 from flash_cli.deploying.environments import KubernetesEnvironment
 from flash_cli.deploying.services import DRAIN_SECONDS, PORT, TOKEN, Release, Service, slug
+from flash_runtime.artifact.contract import environ
 
 Object = dict[str, Any]
 
@@ -94,7 +95,7 @@ def _deployment(
 ) -> Object:
     volumes: list[Object] = [{"name": "tmp", "emptyDir": {}}]
     mounts: list[Object] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108  the container's own
-    variables = dict(service.environ) | {"PORT": str(WORKER_PORT), "PORT_HEALTH": str(HEALTH_PORT)}
+    variables = dict(service.environ) | environ(port=str(WORKER_PORT), port_health=str(HEALTH_PORT))
     if environment.artifact == "volume":
         volumes += [
             {"name": "app", "emptyDir": {}},
@@ -107,10 +108,9 @@ def _deployment(
             {"name": "app", "mountPath": "/app"},
             {"name": "artifacts", "mountPath": ARTIFACTS, "readOnly": True},
         ]
-        variables |= {
-            "FLASH_BUILD_ARTIFACT_PATH": f"{ARTIFACTS}/{artifact_name(release)}",
-            "FLASH_ARTIFACT_SHA256": release.digest,
-        }
+        variables |= environ(
+            artifact_path=f"{ARTIFACTS}/{artifact_name(release)}", artifact_sha256=release.digest
+        )
     worker: Object = {
         "name": "worker",
         "image": image_of(environment, release, service),

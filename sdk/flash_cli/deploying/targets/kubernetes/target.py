@@ -18,7 +18,7 @@ from flash_cli.deploying import loglines
 from flash_cli.deploying.environments import KubernetesEnvironment
 from flash_cli.deploying.loglines import Line, lines_of, merged
 from flash_cli.deploying.services import PORT, TOKEN, Release, Service, slug
-from flash_cli.deploying.targets import LAST_LINES, UNCHANGED, Say, State
+from flash_cli.deploying.target import LAST_LINES, UNCHANGED, Say, State
 from flash_cli.deploying.targets.kubernetes.cluster import Cluster, selector
 from flash_cli.deploying.targets.kubernetes.objects import (
     Object,
@@ -39,7 +39,7 @@ _POLL_SECONDS = 1.0
 
 
 class KubernetesTarget:
-    """`flash_cli.deploying.targets.Target`, in one namespace of a cluster, or on disk alone."""
+    """`flash_cli.deploying.target.Target`, in one namespace of a cluster, or on disk alone."""
 
     def __init__(self, environment: KubernetesEnvironment, project: str, root: Path) -> None:
         self._environment = environment
@@ -244,7 +244,7 @@ class KubernetesTarget:
                 chunks = self._cluster.log(name, lines=LAST_LINES, previous=restarted)
                 log = loglines.last(lines_of(chunks), LAST_LINES)
         return TargetFault(
-            f"A worker of {service.endpoint} {what}; {UNCHANGED}.",
+            f"A worker of {service.endpoint} {what}. {UNCHANGED}",
             where=f"the pod {name}" if pod else f"the Deployment {service.name}, which made no pod",
             remedy="mend what its log says, and deploy again.",
             log=log,

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from flash_cli.deploying.services import TOKEN, slug
-from flash_cli.deploying.targets import DOCKERFILE
+from flash_cli.deploying.target import DOCKERFILE
 from flash_cli.deploying.targets.kubernetes.objects import Object
 from flash_cli.faults import OutputFault
 

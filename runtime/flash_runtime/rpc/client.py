@@ -7,6 +7,7 @@ of one version for them and for the runtime.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -65,7 +66,8 @@ class Client:
                 connection.abort()
         target = urlsplit(url)
         if connection is None or not connection.is_usable:
-            connection = await _connect(target.hostname or "", target.port, secure=target.scheme == "https")
+            tls = self._tls if target.scheme == "https" else None
+            connection = await _connect(target.hostname or "", target.port, tls)
         length = sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)
         lines = [b"POST %b HTTP/1.1" % (target.path.rstrip("/") + path).encode()]
         lines += [b"%b: %b" % header for header in headers]
@@ -82,6 +84,11 @@ class Client:
             connection.abort()
         return response
 
+    @functools.cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Made once, for the first https peer: reading the certificates takes milliseconds."""
+        return ssl.create_default_context()
+
     async def _end_with(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None]:
         """Wait in the middle, until the loop shuts its generators down, as at the end of `asyncio.run`."""
         try:
@@ -93,13 +100,12 @@ class Client:
                     connection.abort()
 
 
-async def _connect(host: str, port: int | None, *, secure: bool) -> _Connection:
-    context = ssl.create_default_context() if secure else None
+async def _connect(host: str, port: int | None, tls: ssl.SSLContext | None) -> _Connection:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
             _, connection = await loop.create_connection(
-                _Connection, host, port or (443 if secure else 80), ssl=context
+                _Connection, host, port or (443 if tls else 80), ssl=tls
             )
     except (OSError, TimeoutError, ValueError) as error:  # also of a name that no host can have
         raise NotReached(str(error) or "it did not answer in time") from error

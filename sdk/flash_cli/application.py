@@ -45,6 +45,8 @@ class Function:
     path: str | None = None
     summary: str = ""
     """The docstring's first line."""
+    required: tuple[tuple[str, str], ...] = ()
+    """The parameters without a default, each with its annotation as it is written."""
 
 
 @dataclass(frozen=True, slots=True)

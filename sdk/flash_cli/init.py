@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from flash_cli.faults import ConfigFault, OutputFault
+from flash_cli.sample_calls import Call, curl
 
 _MAIN = '''"""The application: an endpoint with routes, and a function that takes jobs from a queue."""
 
@@ -60,9 +61,9 @@ $ flash deploy --env production
 ```
 
 ```console
-$ curl 'http://localhost:8888/{name}/hello?name=Alice'
+$ {hello}
 {{"message":"Hello, Alice!"}}
-$ curl -X POST http://localhost:8888/{name}/words --json '{{"text": "one two"}}'
+$ {words}
 {{"count":2}}
 ```
 """
@@ -97,12 +98,15 @@ def write_project(directory: Path, name: str) -> str:
             where=str(place / there[0]),
             remedy="choose another name, or move it away.",
         )
+    url = f"http://localhost:8888/{named}"
+    hello = curl(url, Call("GET", "/hello", {"name": "Alice"}))
+    words = curl(url, Call("POST", "/words", body={"text": "one two"}))
     try:
         place.mkdir(parents=True, exist_ok=True)
         for file, text in _FILES.items():
             # "x": never over a file that came to be meanwhile, and through no link.
             with (place / file).open("x", encoding="utf-8") as out:
-                out.write(text.format(name=named))
+                out.write(text.format(name=named, hello=hello, words=words))
     except OSError as error:
         raise OutputFault(
             f"The project cannot be written: {error.strerror}.",

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from flash_cli.application import Application, DeclaredEndpoint, Function, Place
-from flash_cli.deploying.deploy import curl
 from flash_cli.deploying.environments import (
     DockerEnvironment,
     KubernetesEnvironment,
@@ -23,8 +22,10 @@ from flash_cli.deploying.loglines import readable
 from flash_cli.deploying.services import Release, left_out, release_of, services_of
 from flash_cli.deploying.targets.docker.swarm_service import spec_of
 from flash_cli.faults import ConfigFault, SourceFault
+from flash_cli.sample_calls import curl, from_source
 from runpod_flash import GpuGroup, NetworkVolume
 from runpod_flash.hardware import CpuInstanceType
+from tests.authoring.projects import discovered
 
 PLACE = Place("main.py", 3)
 
@@ -198,14 +199,29 @@ def test_what_no_target_provides_is_told():
     assert "image=" in told[0]
 
 
-def test_the_curl_line_is_of_a_route_that_needs_no_value_where_there_is_one():
+def test_the_sample_call_is_of_a_route_that_needs_no_value_where_there_is_one():
     api = endpoint("api", ("POST", "/greet"), ("GET", "/users/{user_id}"), ("GET", "/health"))
-    assert curl(api, "http://h:1", False) == "curl http://h:1/health"
-    guarded = curl(endpoint("api", ("POST", "/greet")), "http://h:1", True)
+    assert curl("http://h:1", from_source(api)) == "curl http://h:1/health"
+    guarded = curl("http://h:1", from_source(endpoint("api", ("POST", "/greet"))), with_key=True)
     assert guarded.startswith('curl -X POST http://h:1/greet -H "Authorization: Bearer $FLASH_API_KEY" ')
-    assert "/runsync" in curl(endpoint("job"), "http://h:1", False)
+    assert "/runsync" in curl("http://h:1", from_source(endpoint("job")))
     model = DeclaredEndpoint("model", PLACE, (Function("Model", "main", PLACE, is_class=True),), {})
-    assert curl(model, "http://h:1", False) == "(called by name: POST /execute)"
+    assert from_source(model) is None
+
+
+@pytest.mark.parametrize(
+    ("signature", "route", "line"),
+    [
+        ("q: str, n: int, limit: int = 5", "get('/find')", "curl 'http://h/find?q=text&n=1'"),
+        ("item: int, deep: bool", "get('/items/{item:int}')", "curl 'http://h/items/1?deep=true'"),
+        ("text: str, *, tags: list[str]", "post('/t')", """-d '{"text": "text", "tags": []}'"""),
+        ("user: User", "post('/users')", "-d '{}'"),
+    ],
+)
+def test_a_sample_call_by_the_source_has_what_the_handler_requires(tmp_path, signature, route, line):
+    source = "from runpod_flash import Endpoint\napi = Endpoint(name='api', cpu='cpu3c-1-2')\n"
+    (api,) = discovered(tmp_path, f"{source}@api.{route}\ndef handler({signature}): ...\n").endpoints
+    assert curl("http://h", from_source(api)).endswith(line)
 
 
 def test_a_workers_json_lines_are_text_for_a_person():

@@ -1,5 +1,6 @@
 """`flash init`: what it writes is served, built and tested as it is."""
 
+import subprocess
 import sys
 
 import pytest
@@ -30,6 +31,20 @@ def test_a_new_project_is_built_and_served(tmp_path):
         assert get.json() == {"message": "Hello, Alice!"}
         assert server.client.post("/my-app/words", json={"text": "one two"}).json() == {"count": 2}
         assert server.client.get("/my-app/items/7").json() == {"id": 7}
+        lines = (tmp_path / "my-app" / "README.md").read_text().splitlines()
+        calls = [number for number, line in enumerate(lines) if line.startswith("$ curl ")]
+        assert len(calls) == 2
+        for number in calls:
+            call = lines[number][2:].replace("http://localhost:8888", str(server.client.base_url).rstrip("/"))
+            done = subprocess.run(
+                f"{call} --noproxy '*' -sS",
+                shell=True,
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            )
+            assert done.stdout == lines[number + 1]
 
 
 def test_a_dot_is_this_directory_and_its_name_the_projects(tmp_path):

@@ -418,6 +418,17 @@ def test_a_sample_fits_what_a_schema_requires():
     }
 
 
+def test_a_sample_call_has_the_query_parameters_that_the_route_requires():
+    parameters = [
+        {"in": "path", "name": "item", "schema": {"type": "integer"}},
+        {"in": "query", "name": "q", "required": True, "schema": {"type": "string", "example": "a b&c"}},
+        {"in": "query", "name": "exact", "required": True, "schema": {"type": "boolean"}},
+        {"in": "query", "name": "limit", "schema": {"type": "integer"}},
+    ]
+    call = sample_calls.from_document({"paths": {"/items/{item}": {"get": {"parameters": parameters}}}})
+    assert sample_calls.curl("http://h:1", call) == "curl 'http://h:1/items/1?q=a+b%26c&exact=true'"
+
+
 def test_a_document_that_leads_in_circles_has_a_sample():
     node = {"properties": {"next": {"$ref": "#/components/schemas/Node"}}}
     assert sample_calls.sample(node, {"components": {"schemas": {"Node": node}}})

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -99,35 +98,17 @@ def bring(
         if endpoint.name in urls:
             url, key = urls[endpoint.name], keys[endpoint.name]
             print(f"{endpoint.name}  {url}")
-            print(f"  {_asked(environment, url, key) or curl(endpoint, url, bool(key))}")
+            print(f"  {_sample(endpoint, environment, url, key)}")
     sys.stdout.flush()
     return urls
 
 
-def _asked(environment: Environment, url: str, key: str | None) -> str | None:
-    """A call with values that fit, by the API document of what is deployed; None where it cannot be had."""
-    if not isinstance(environment, DockerEnvironment):
-        return None  # names of a cluster lead nowhere from here
-    document = sample_calls.document_of(url, key)
-    return sample_calls.curl(document, url, with_key=bool(key)) if document else None
-
-
-def curl(endpoint: DeclaredEndpoint, url: str, guarded: bool) -> str:
-    """A command that calls the endpoint, from its source alone: a route that needs no value, if it can be."""
-    routes = [each for each in endpoint.functions if each.path is not None and each.method is not None]
-    routes.sort(key=lambda each: (each.method != "GET", "{" in (each.path or "")))
-    method, path, body = "POST", "/runsync", '{"input": {}}'
-    if not routes and [each.is_class for each in endpoint.functions].count(False) != 1:
-        return "(called by name: POST /execute)"
-    if routes:
-        method, path, body = str(routes[0].method), str(routes[0].path), "{}"
-    words = ["curl"] if method == "GET" else ["curl", "-X", method]
-    words.append(shlex.quote(url + path))
-    if guarded:
-        words += ["-H", '"Authorization: Bearer $FLASH_API_KEY"']
-    if method != "GET":
-        words += ["-H", "'Content-Type: application/json'", "-d", shlex.quote(body)]
-    return " ".join(words)
+def _sample(endpoint: DeclaredEndpoint, environment: Environment, url: str, key: str | None) -> str:
+    """A command that calls the endpoint, by its API document if that can be read, else by its source."""
+    # Names inside a cluster cannot be resolved from here.
+    document = sample_calls.document_of(url, key) if isinstance(environment, DockerEnvironment) else None
+    call = (sample_calls.from_document(document) if document else None) or sample_calls.from_source(endpoint)
+    return sample_calls.curl(url, call, with_key=bool(key)) if call else "(called by name: POST /execute)"
 
 
 def status(directory: Path, env: str | None) -> None:

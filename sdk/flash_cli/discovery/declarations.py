@@ -42,6 +42,7 @@ class Use:
             method=self.method,
             path=self.path,
             summary=(ast.get_docstring(node) or "").partition("\n")[0].strip(),
+            required=() if isinstance(node, ast.ClassDef) else tuple(_required(node.args)),
         )
 
     @property
@@ -94,6 +95,14 @@ class Declaration:
             what, _, fix = text.partition(" Fix: ")
             return Problem(self.place, what, fix or "mend the arguments of this Endpoint")
         return None
+
+
+def _required(args: ast.arguments) -> Iterator[tuple[str, str]]:
+    positional = [*args.posonlyargs, *args.args]
+    without = [*positional[: len(positional) - len(args.defaults)]]
+    without += [each for each, default in zip(args.kwonlyargs, args.kw_defaults, strict=True) if not default]
+    for each in without:
+        yield each.arg, ast.unparse(each.annotation) if each.annotation else ""
 
 
 def _public_methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -214,9 +214,9 @@ class Development:
         lines = [*self._shown, "", f"  docs   {self._url}/docs", "  stop   Ctrl-C"]
         key = os.environ.get(variable("api_key"))
         document = sample_calls.document_of(_url(self._reached_by, self._address[1]), key)
-        call = sample_calls.curl(document, self._url, with_key=bool(key)) if document else None
+        call = sample_calls.from_document(document) if document else None
         if call is not None:
-            lines += ["", f"  {call}"]
+            lines += ["", f"  {sample_calls.curl(self._url, call, with_key=bool(key))}"]
         _say("\n".join(["serving", "", *lines, ""]))
 
 

@@ -1,4 +1,4 @@
-"""The command's first step: which extra is lacking, where something that it needs is not installed."""
+"""The entry point of `flash`. It names the extra to install if a package is missing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _EXTRAS = {
     "docker": "docker",
     **dict.fromkeys(("kubernetes", "yaml"), "kubernetes"),
 }
-"""By the module: the extra of flash-runtime that brings it."""
+"""The extra of flash-runtime that brings each module."""
 
 
 def main() -> None:
-    """Run the command. What a module of the user's lacks does not come here: it is imported elsewhere."""
+    """Run the command. User modules are imported in other processes, so their errors do not come here."""
     try:
         from flash_cli.main import main as run
 
@@ -25,9 +25,9 @@ def main() -> None:
         if extra is None:
             raise
         fault = UsageFault(
-            f"This needs `{error.name}`, which is not installed.",
+            f"This command needs `{error.name}`, which is not installed.",
             where=sys.executable,
-            remedy=f"install the extra `{extra}` of flash-runtime, as in "
+            remedy=f"install the extra `{extra}` of flash-runtime: "
             f"pip install '/path/to/flash-runtime[cli{'' if extra == 'cli' else f',{extra}'}]'.",
         )
         sys.stderr.write(f"flash: {fault}\n")

@@ -1,4 +1,4 @@
-"""Faults of the command: what, where and the remedy, and an exit code; as everywhere in the project."""
+"""Faults of the command. Each says what is wrong, where, and what to do, and has an exit code."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from flash_runtime.errors import EXIT_BAD_DATA, EXIT_CONFIG, EXIT_NO_INPUT, Faul
 
 EXIT_UNAVAILABLE = 69
 EXIT_CANNOT_CREATE = 73
-"""As flash_runtime.errors has its own: BSD's sysexits.h."""
+"""From BSD's sysexits.h, as the codes in flash_runtime.errors."""
 
 _MOST_PROBLEMS = 10
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing that is wrong in the source."""
+    """One problem in the source."""
 
     place: Place
     what: str
     remedy: str
     excerpt: str = ""
-    """The line of the source with a mark below, where that helps."""
+    """The line of the source with a mark below it, or nothing."""
 
 
 class SourceFault(Fault):
-    """The source of the application declares what cannot be. `problems` has everything that was found."""
+    """The source of the application cannot be built. `problems` has everything that was found."""
 
     exit_code = EXIT_BAD_DATA
 
@@ -36,7 +36,7 @@ class SourceFault(Fault):
         super().__init__(first.what, where=str(first.place), remedy=first.remedy)
 
     def __str__(self) -> str:
-        """One problem in the lines of a fault, or the first of several, each after its place."""
+        """One problem as a fault's lines, or a list of the first problems."""
         if len(self.problems) == 1:
             excerpt = self.problems[0].excerpt
             return f"{super().__str__()}\n{excerpt}" if excerpt else super().__str__()
@@ -55,7 +55,7 @@ class NothingFoundFault(Fault):
 
 
 class DependencyFault(Fault):
-    """A dependency cannot be installed. `reason` is the installer's, a few lines."""
+    """A dependency cannot be installed. `reason` has the installer's own words, in a few lines."""
 
     exit_code = EXIT_UNAVAILABLE
 
@@ -68,15 +68,15 @@ class DependencyFault(Fault):
 
 
 class OutputFault(Fault):
-    """What is to be written cannot be."""
+    """A file cannot be written."""
 
     exit_code = EXIT_CANNOT_CREATE
 
 
 class TargetFault(Fault):
-    """A deployment's target cannot be reached, or what runs there does not turn healthy.
+    """A deployment target cannot be reached, or a worker there does not become healthy.
 
-    `log` is how the log of the latter ended, a few lines.
+    `log` has the last lines of that worker's log.
     """
 
     exit_code = EXIT_UNAVAILABLE
@@ -86,10 +86,10 @@ class TargetFault(Fault):
         self.log = log
 
     def __str__(self) -> str:
-        return super().__str__() + (f"\n  its log ended so:\n{self.log}" if self.log else "")
+        return super().__str__() + (f"\n  end of its log:\n{self.log}" if self.log else "")
 
 
 class ConfigFault(Fault):
-    """`pyproject.toml`, or an option of the command, asks for what there is not."""
+    """`pyproject.toml` or an option of the command has a value that cannot be used."""
 
     exit_code = EXIT_CONFIG

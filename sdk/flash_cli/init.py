@@ -1,4 +1,4 @@
-"""`flash init`: a small project that can be served, tested, built and deployed as it is."""
+"""`flash init`: writes a small project that can be served, tested, built and deployed as it is."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ api = Endpoint(name="{name}", cpu="cpu3c-1-2", workers=(1, 3))
 
 @api.get("/hello")
 async def hello(name: str = "world"):
-    """Greets; the name is a query parameter."""
+    """Greets somebody. The name is a query parameter."""
     return {{"message": f"Hello, {{name}}!"}}
 
 
 @api.post("/words")
 async def words(text: str):
-    """Counts the words of a text; the text is in the JSON body."""
+    """Counts the words of a text. The text is in the JSON body."""
     return {{"count": len(text.split())}}
 
 
 @api.get("/items/{{item_id}}")
 def item(item_id: int):
-    """Finds an item; its number is in the path."""
+    """Finds an item. Its number is in the path."""
     return {{"id": item_id}}
 
 
 @Endpoint(name="{name}-summary", cpu="cpu3c-1-2")
 async def summarize(text: str):
-    """Takes a job: the first sentence of a text."""
+    """Takes a job, and returns the first sentence of its text."""
     return {{"summary": text.partition(".")[0]}}
 '''
 
@@ -44,7 +44,8 @@ _PYPROJECT = """[project]
 name = "{name}"
 version = "0.1.0"
 requires-python = ">=3.11"
-# What the modules import besides runpod_flash and FastAPI; an Endpoint's dependencies=[…] are added to it.
+# Packages that the modules import, besides runpod_flash and FastAPI. Each Endpoint can add its own with
+# dependencies=[…].
 dependencies = []
 
 # Where `flash deploy --env production` goes.
@@ -78,25 +79,25 @@ _FILES = {"main.py": _MAIN, "pyproject.toml": _PYPROJECT, "README.md": _README, 
 
 
 def write_project(directory: Path, name: str) -> str:
-    """Write the project `name` into `directory/name`, or into `directory` itself where the name is `.`.
+    """Write the project `name` into `directory/name`, or into `directory` itself if the name is `.`.
 
-    Returns what to do next. Raises `ConfigFault` for a name that is none, and `OutputFault` where a file is
-    there already; nothing is written then.
+    Returns what to do next. Raises `ConfigFault` if the name cannot be used, and `OutputFault` if one of the
+    files exists already or cannot be written. Existing files are never changed.
     """
     place = directory / name
     named = os.path.basename(os.path.realpath(directory)) if name == "." else name  # noqa: PTH119
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?", named):
         raise ConfigFault(
-            f"{named!r} cannot be a project's name: it is a part of URLs and of containers' names.",
+            f"{named!r} cannot be a project's name. The name is part of URLs and of container names.",
             where="NAME",
-            remedy="use up to 50 lower-case letters, digits and hyphens, as in my-app.",
+            remedy="use up to 50 lower-case letters, digits and hyphens, such as my-app.",
         )
-    there = [file for file in _FILES if os.path.lexists(place / file)]
-    if there:
+    existing = [file for file in _FILES if os.path.lexists(place / file)]
+    if existing:
         raise OutputFault(
-            f"There is a {there[0]} already, and nothing was written.",
-            where=str(place / there[0]),
-            remedy="choose another name, or move it away.",
+            f"There is a {existing[0]} already. Nothing was written.",
+            where=str(place / existing[0]),
+            remedy="choose another name, or move the file away.",
         )
     url = f"http://localhost:8888/{named}"
     hello = curl(url, Call("GET", "/hello", {"name": "Alice"}))
@@ -104,14 +105,14 @@ def write_project(directory: Path, name: str) -> str:
     try:
         place.mkdir(parents=True, exist_ok=True)
         for file, text in _FILES.items():
-            # "x": never over a file that came to be meanwhile, and through no link.
+            # "x" fails if the file was made in the meantime, or is a link.
             with (place / file).open("x", encoding="utf-8") as out:
                 out.write(text.format(name=named, hello=hello, words=words))
     except OSError as error:
         raise OutputFault(
             f"The project cannot be written: {error.strerror}.",
             where=str(error.filename or place),
-            remedy="choose a directory that can be written to.",
+            remedy="choose a directory that you can write to.",
         ) from error
     step = "" if name == "." else f"  cd {place}\n"
     return f"Wrote {', '.join(_FILES)}. Next:\n{step}  flash run"

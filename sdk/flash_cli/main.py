@@ -1,4 +1,4 @@
-"""The commands, their options and their texts; each imports what it alone needs, when it runs."""
+"""The commands, with their options and help texts. Each command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = typer.Typer(
     name="flash",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,  # rich takes longer to import than all the rest of `flash --help`
+    rich_markup_mode=None,  # importing rich takes longer than the rest of `flash --help`
     pretty_exceptions_enable=False,
 )
 
@@ -38,23 +38,32 @@ def flash(
     """Run, build and deploy endpoints that are written with runpod_flash."""
 
 
-Directory = Annotated[Path, typer.Option("--directory", "-C", help="The project's directory.")]
+Directory = Annotated[Path, typer.Option("--directory", "-C", help="Directory of the project.")]
 _HERE = Path()
 
 
 @app.command()
 def build(
     directory: Directory = _HERE,
-    python_version: Annotated[str, typer.Option(help="Python of the image: 3.11, 3.12 or 3.13.")] = "3.12",
-    platform: Annotated[str, typer.Option(help="linux/amd64 or linux/arm64.")] = "linux/amd64",
+    python_version: Annotated[
+        str, typer.Option(help="Python version of the image: 3.11, 3.12 or 3.13.")
+    ] = "3.12",
+    platform: Annotated[
+        str, typer.Option(help="Platform of the image: linux/amd64 or linux/arm64.")
+    ] = "linux/amd64",
     exclude: Annotated[
-        str, typer.Option(help="Packages to leave out, separated by commas. Torch and its kin always are.")
+        str,
+        typer.Option(
+            help="Packages to leave out, separated by commas. torch, torchvision, torchaudio and triton are "
+            "never packed: the image provides them."
+        ),
     ] = "",
     no_deps: Annotated[
-        bool, typer.Option("--no-deps", help="Leave out what the dependencies depend on.")
+        bool,
+        typer.Option("--no-deps", help="Pack the dependencies without the packages that they depend on."),
     ] = False,
     output: Annotated[
-        str, typer.Option("--output", "-o", help="The artifact's name in .flash, or its path.")
+        str, typer.Option("--output", "-o", help="Name of the artifact in .flash, or a path.")
     ] = "artifact.tar.gz",
 ) -> None:
     """Package the application for the worker's image."""
@@ -81,41 +90,46 @@ def build(
 
 @app.command()
 def init(
-    name: Annotated[str, typer.Argument(help="The project's name, or . for this directory.")],
+    name: Annotated[str, typer.Argument(help="Name of the project, or . for this directory.")],
     directory: Directory = _HERE,
 ) -> None:
-    """Write a project that `flash run` serves at once."""
+    """Create a small project that `flash run` can serve."""
     from flash_cli.init import write_project
 
     typer.echo(write_project(directory, name))
 
 
 def _epoch(text: str) -> int:
-    """SOURCE_DATE_EPOCH: https://reproducible-builds.org."""
+    """The time of every file in the artifact: https://reproducible-builds.org has SOURCE_DATE_EPOCH."""
     from flash_cli.faults import ConfigFault
 
     if text.isascii() and text.isdecimal() and int(text) < 2**32:
         return int(text)
     raise ConfigFault(
-        f"SOURCE_DATE_EPOCH={text[:40]!r} is no time.",
+        f"SOURCE_DATE_EPOCH={text[:40]!r} is not a time.",
         where="the environment (SOURCE_DATE_EPOCH)",
-        remedy="give seconds since 1970, or unset it.",
+        remedy="set it to a number of seconds since 1970, or unset it.",
     )
 
 
 @app.command()
 def run(
     directory: Directory = _HERE,
-    host: Annotated[str, typer.Option(envvar="FLASH_HOST", help="The address to listen on.")] = "localhost",
+    host: Annotated[str, typer.Option(envvar="FLASH_HOST", help="Address to listen on.")] = "localhost",
     port: Annotated[
         int,
         typer.Option(
-            "--port", "-p", envvar="FLASH_PORT", min=1, max=65535, help="The next free one is used."
+            "--port",
+            "-p",
+            envvar="FLASH_PORT",
+            min=1,
+            max=65535,
+            help="Port to listen on. If it is taken, the next free one is used.",
         ),
     ] = 8888,
-    reload: Annotated[bool, typer.Option(help="Whether a saved file is served at once.")] = True,
+    reload: Annotated[bool, typer.Option(help="Reload when a file is saved.")] = True,
 ) -> None:
-    """Serve the project's endpoints from their source, each under /NAME."""
+    """Serve the project's endpoints from their source, each under /NAME, and reload on a save."""
     from flash_cli.serving.run import run as serve
 
     raise typer.Exit(serve(directory, host, port, reload=reload))
@@ -125,22 +139,32 @@ app.command("dev", hidden=True)(run)  # the vendor's other name for it
 
 
 Environment = Annotated[
-    str | None, typer.Option("--env", "-e", help="A table [tool.flash.env.NAME]; the only one, by default.")
+    str | None,
+    typer.Option(
+        "--env",
+        "-e",
+        help="Environment: the NAME of a table [tool.flash.env.NAME] in pyproject.toml. Not needed if there "
+        "is only one.",
+    ),
 ]
 
 
 @app.command()
 def deploy(
     env: Environment = None,
-    preview: Annotated[bool, typer.Option("--preview", help="In local containers, until Ctrl-C.")] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Deploy to containers on this machine, until Ctrl-C.")
+    ] = False,
     timeout: Annotated[
-        float, typer.Option(help="Seconds in which every worker must be healthy.", min=1)
+        float, typer.Option(help="Seconds that every worker has to become healthy.", min=1)
     ] = 480,
-    exclude: Annotated[str, typer.Option(help="As `flash build` has it.")] = "",
-    no_deps: Annotated[bool, typer.Option("--no-deps", help="As `flash build` has it.")] = False,
+    exclude: Annotated[str, typer.Option(help="Packages to leave out, as for `flash build`.")] = "",
+    no_deps: Annotated[
+        bool, typer.Option("--no-deps", help="Leave out dependencies of dependencies, as `flash build` does.")
+    ] = False,
     directory: Directory = _HERE,
 ) -> None:
-    """Build, and bring the endpoints to an environment: what served before ends when the new is healthy."""
+    """Build the project and deploy it. The old workers end after the new ones are healthy."""
     from flash_cli import env_file
     from flash_cli.deploying import deploy as deployment
 
@@ -150,7 +174,7 @@ def deploy(
 
 @app.command()
 def status(env: Environment = None, directory: Directory = _HERE) -> None:
-    """Show which endpoints are deployed, and how they are."""
+    """Show the deployed endpoints and their health."""
     from flash_cli.deploying import deploy as deployment
 
     deployment.status(directory, env)
@@ -158,15 +182,19 @@ def status(env: Environment = None, directory: Directory = _HERE) -> None:
 
 @app.command()
 def logs(
-    endpoint: Annotated[str | None, typer.Argument(help="One endpoint; all, by default.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Argument(help="Endpoint to show. The default is all endpoints.")
+    ] = None,
     env: Environment = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Keep printing new lines until Ctrl-C.")
+    ] = False,
     lines: Annotated[
-        int, typer.Option("--lines", "-n", help="The last so many of each worker.", min=0)
+        int, typer.Option("--lines", "-n", help="How many lines to print of each worker's log.", min=0)
     ] = 100,
     directory: Directory = _HERE,
 ) -> None:
-    """Print what the endpoints' workers log."""
+    """Print the logs of the endpoints' workers."""
     from flash_cli.deploying import deploy as deployment
 
     deployment.logs(directory, env, endpoint, follow, lines)
@@ -174,20 +202,22 @@ def logs(
 
 @app.command()
 def undeploy(
-    endpoint: Annotated[str | None, typer.Argument(help="The endpoint to take away.")] = None,
+    endpoint: Annotated[str | None, typer.Argument(help="Endpoint to remove.")] = None,
     env: Environment = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", "--force", "-f", help="Without asking.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Remove all endpoints.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", "--force", "-f", help="Do not ask for confirmation.")
+    ] = False,
     directory: Directory = _HERE,
 ) -> None:
-    """Take endpoints away; requests that have begun are finished."""
+    """Remove deployed endpoints. Requests in flight are finished first."""
     from flash_cli.deploying import deploy as deployment
 
     deployment.undeploy(directory, env, endpoint, everything, yes)
 
 
 def main() -> None:
-    """Run the command; a fault is told on one screen, and is the exit code."""
+    """Run the command. A fault is printed on one screen and sets the exit code."""
     try:
         app()
     except Fault as fault:

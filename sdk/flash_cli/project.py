@@ -1,4 +1,4 @@
-"""The project: its root, its name, its `[tool.flash]`, and which of its files are the application."""
+"""The project: its root, its name, its `[tool.flash]` table, and the files of the application."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ CONFIG = "pyproject.toml"
 OUTPUT = ".flash"
 
 _NEVER = (".git", f"/{OUTPUT}/", f"/{MANIFEST}", "__pycache__/", "*.py[cod]", ".env", ".env.*", ".venv/")
-"""What no artifact may have, whatever a .gitignore says: secrets, history, and what is made again anyway."""
-_SELDOM = (
+"""Files that are never packed, whatever a .gitignore says: secrets, history and generated files."""
+_RARELY_NEEDED = (
     *(".runpod/", "*.tar.gz", ".gitignore", ".gitattributes", ".DS_Store", "node_modules/"),
     *("*.egg-info/", "dist/", "build/", "venv/", "env/", ".vscode/", ".idea/", ".ipynb_checkpoints/"),
     *(".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".tox/", ".nox/", ".cache/"),
     *("tests/", "test_*.py", "*_test.py", "docs/", "*.md", "!README.md"),
 )
-"""What a worker has no use for, as the vendor's build has it; a `!pattern` in a .gitignore keeps it."""
+"""Files that a worker rarely needs, as in the vendor's build. A `!pattern` in a .gitignore keeps them."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """A directory with an application. `config` is its `[tool.flash]`, empty where there is none."""
+    """A directory with an application. `config` is its `[tool.flash]` table, or empty."""
 
     root: Path
     name: str
@@ -42,9 +42,9 @@ class Project:
 
     @classmethod
     def find(cls, directory: Path) -> Project:
-        """The project in this directory; a pyproject.toml is not required, as at the vendor's.
+        """The project in this directory. A pyproject.toml is not required, as at the vendor's.
 
-        Raises `ConfigFault` where there is no such directory, or its pyproject.toml cannot be read.
+        Raises `ConfigFault` if there is no such directory, or its pyproject.toml cannot be read.
         """
         root = Path(os.path.realpath(directory))
         if not root.is_dir():
@@ -56,30 +56,30 @@ class Project:
         name = project.get("name", root.name)
         dependencies = project.get("dependencies", [])
         if not isinstance(name, str) or not name.strip():
-            raise _config_fault(root, "[project] name is no name.", 'write name = "my-app".')
+            raise _config_fault(root, "[project] name is not a name.", 'write name = "my-app".')
         if not isinstance(dependencies, list) or not all(isinstance(each, str) for each in dependencies):
             raise _config_fault(
-                root, "[project] dependencies is no list of strings.", 'write dependencies = ["numpy>=2"].'
+                root, "[project] dependencies is not a list of strings.", 'write dependencies = ["numpy>=2"].'
             )
         return cls(root, name, flash, tuple(dependencies))
 
     def files(self) -> tuple[str, ...]:
-        """What belongs to the application: POSIX paths from the root, sorted. Raises `ConfigFault`.
+        """The application's files: sorted POSIX paths from the root. Raises `ConfigFault`.
 
-        Every .gitignore from the root down is honoured. A symbolic link is what it leads to; see `strays`.
+        Every .gitignore from the root down counts. A symbolic link stands for its target; see `strays`.
         """
         return self._listing[0]
 
     def strays(self) -> tuple[str, ...]:
-        """Symbolic links that lead out of the root, or nowhere: they are left out."""
+        """Symbolic links that lead out of the root, or nowhere. They are left out."""
         return self._listing[1]
 
     @functools.cached_property
     def _listing(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         strays: list[str] = []
-        seldom = ("", GitIgnoreSpec.from_lines(_SELDOM))
+        rarely = ("", GitIgnoreSpec.from_lines(_RARELY_NEEDED))
         never = GitIgnoreSpec.from_lines(_NEVER)
-        files = sorted(_walk(self.root, "", never, (seldom,), (str(self.root),), strays))
+        files = sorted(_walk(self.root, "", never, (rarely,), (str(self.root),), strays))
         return tuple(files), tuple(sorted(strays))
 
 
@@ -91,9 +91,10 @@ def _walk(
     above: tuple[str, ...],
     strays: list[str],
 ) -> Iterator[str]:
-    """Files below `root/prefix`. `ignores` apply to it, the nearest last; `above` are the real directories.
+    """The files below `root/prefix`.
 
-    As git does, what an ignored directory contains is not looked at.
+    `ignores` are the rules that apply there, the nearest last. `above` are the real paths of the directories
+    above. Like git, this does not look into ignored directories.
     """
     own = _gitignore(root, prefix)
     ignores = (*ignores, (prefix, own)) if own is not None else ignores
@@ -109,8 +110,8 @@ def _walk(
     for entry in found:
         path = prefix + entry.name
         is_directory = entry.is_dir()
-        asked = f"{path}/" if is_directory else path
-        if never.match_file(asked) or _is_ignored(asked, ignores):
+        matched = f"{path}/" if is_directory else path
+        if never.match_file(matched) or _is_ignored(matched, ignores):
             continue
         if entry.is_symlink():
             real = os.path.realpath(entry.path)
@@ -118,7 +119,7 @@ def _walk(
                 strays.append(path)
                 continue
             if is_directory and real in above:
-                continue  # it leads to where it is from
+                continue  # a loop
         if not is_directory:
             if entry.is_file():  # no sockets, pipes or devices
                 yield path
@@ -143,7 +144,7 @@ def _gitignore(root: Path, prefix: str) -> GitIgnoreSpec | None:
         return GitIgnoreSpec.from_lines(path.read_text(encoding="utf-8-sig").splitlines())
     except (OSError, ValueError) as error:
         raise ConfigFault(
-            f"The .gitignore cannot be read: {error}.", where=str(path), remedy="mend or remove it."
+            f"The .gitignore cannot be read: {error}.", where=str(path), remedy="fix the file or remove it."
         ) from error
 
 
@@ -155,13 +156,15 @@ def _read(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         raise ConfigFault(
-            f"The {CONFIG} is not TOML: {error}.",
+            f"The {CONFIG} is not valid TOML: {error}.",
             where=f"{path}:{line[1]}" if line else str(path),
-            remedy="mend that line.",
+            remedy="fix that line.",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigFault(
-            f"The {CONFIG} cannot be read: {error}.", where=str(path), remedy="make it readable UTF-8."
+            f"The {CONFIG} cannot be read: {error}.",
+            where=str(path),
+            remedy="make it a readable file of UTF-8 text.",
         ) from error
 
 
@@ -171,7 +174,7 @@ def _table(root: Path, document: Mapping[str, Any], *keys: str) -> Mapping[str, 
         found = found.get(key, {}) if isinstance(found, Mapping) else found
     if not isinstance(found, Mapping):
         name = ".".join(keys)
-        raise _config_fault(root, f"[{name}] is no table.", f"write [{name}] on a line of its own.")
+        raise _config_fault(root, f"[{name}] is not a table.", f"write [{name}] on a line of its own.")
     return found
 
 

@@ -1,7 +1,7 @@
-"""A light drop-in for the vendor's `runpod_flash`: for declaring endpoints and calling them, anywhere.
+"""A light replacement for the vendor's `runpod_flash`: declares endpoints and calls them.
 
-It has `Endpoint`, the hardware's names, two records, and the errors of calls. It imports in milliseconds
-where the vendor's takes seconds. Whatever it lacks is refused with the remedy.
+It has `Endpoint`, the names of hardware, two records, and the errors of calls. It imports in milliseconds,
+while the vendor's takes seconds. Using a name that it does not have raises an error that says what to do.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from runpod_flash.jobs import EndpointJob
 from runpod_flash.options import DEFAULT_WORKERS_MAX, DEFAULT_WORKERS_MIN
 from runpod_flash.records import NetworkVolume, PodTemplate
 
-# The vendor's release that this stands in for, then a local label (PEP 440): code that compares versions
-# takes its usual way, and whoever reads it sees that it is not the vendor's.
+# The vendor's release that this replaces, and a local label (PEP 440): code that compares versions works as
+# usual, and people see that it is not the vendor's package.
 __version__ = "1.21.0+flash.runtime"
 
 __all__ = [
@@ -59,28 +59,28 @@ __all__ = [
 ]
 
 
-def _lacks(name: str) -> str:
+def _missing(name: str) -> str:
     return (
-        f"flash-runtime's runpod_flash has no {name!r}: it has {', '.join(__all__)}. "
+        f"flash-runtime's runpod_flash has no {name!r}. It has {', '.join(__all__)}. "
         "In a worker, FLASH_SDK=artifact uses the runpod_flash that the artifact carries."
     )
 
 
 def __getattr__(name: str) -> NoReturn:
     # AttributeError, so that hasattr() and getattr() with a default work. `from runpod_flash import name`
-    # would swallow its text, but tries a submodule of that name next, which `_Submodules` refuses.
-    raise AttributeError(_lacks(name))
+    # would hide its text, but looks for a submodule of that name next, and `_Submodules` refuses that.
+    raise AttributeError(_missing(name))
 
 
 class _Submodules:
-    """The last finder: says what to do about a submodule that only the vendor's package has."""
+    """The last finder: raises an error with a remedy for a submodule that only the vendor's package has."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: Any = None) -> None:
         package, _, rest = name.partition(".")
         if package == __name__ and not (rest.startswith("__") and rest.endswith("__")):
-            # Named after the package: `from` swallows an error that is named after what it looks for.
-            raise ModuleNotFoundError(_lacks(rest), name=__name__)
+            # The error has the package's name: `from` hides errors with the name that it looks for.
+            raise ModuleNotFoundError(_missing(rest), name=__name__)
 
 
 sys.meta_path.append(_Submodules)

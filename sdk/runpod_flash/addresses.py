@@ -1,11 +1,11 @@
-"""Addresses: where an endpoint is, and which key is shown there. The SDK's only reader of the environment.
+"""Addresses: the URL of an endpoint, and the key to send there. The SDK reads the environment only here.
 
-An id is looked up, in this order: it is a URL itself; `FLASH_ENDPOINT_URL`, a template with `{id}` in it; a
-deploy target of the nearest `pyproject.toml`; the vendor's cloud. Ids are checked, so that none can lead to
-another host than the template's author meant.
+The first of these gives the URL: an id that is a URL itself; `FLASH_ENDPOINT_URL`, a template with `{id}` in
+it; a deploy target of the nearest `pyproject.toml`; the vendor's cloud. Ids are checked, so that no id can
+lead to a host that the template's author did not mean.
 
-Two keys, and each goes to one kind of place: `RUNPOD_API_KEY` to the vendor's cloud, over https, and nowhere
-else; `FLASH_API_KEY` to every other endpoint, and never to the vendor's.
+There are two keys. `RUNPOD_API_KEY` goes only to the vendor's cloud, over https. `FLASH_API_KEY` goes to all
+other endpoints, and never to the vendor's cloud.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 def resolve(id_: str, *, jobs: bool = False, vendors: bool = True) -> str:
     """The base URL of an endpoint, without a slash at its end.
 
-    `jobs` is for queue-based endpoints, which the vendor has elsewhere; without `vendors`, the id is none of
-    its cloud's. Raises `EndpointAddressError`.
+    `jobs` is for queue-based endpoints, which the vendor serves at another host. Without `vendors`, the id
+    does not belong to the vendor's cloud. Raises `EndpointAddressError`.
     """
     if not isinstance(id_, str):
-        raise EndpointAddressError(f"an endpoint's id is a string, not {id_!r}")
+        raise EndpointAddressError(f"an endpoint's id must be a string, got {id_!r}")
     if id_.startswith(("http://", "https://")):
         return _checked(id_, "the endpoint's id")
     if not _NAME.fullmatch(id_):
         raise EndpointAddressError(
-            f"{id_!r} is no endpoint's id: it may have letters, digits, - and _. "
-            "Fix: give the id alone, or the whole URL (http://… or https://…)"
+            f"{id_!r} is not an endpoint's id: an id has letters, digits, - and _. "
+            "Fix: give only the id, or the whole URL (http://… or https://…)"
         )
     template = os.environ.get("FLASH_ENDPOINT_URL", "").strip()
     if template:
@@ -56,14 +56,14 @@ def resolve(id_: str, *, jobs: bool = False, vendors: bool = True) -> str:
 
 
 def is_vendors(url: str) -> bool:
-    """Whether the URL is of the vendor's cloud, over https."""
+    """Whether the URL leads to the vendor's cloud, over https."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     return parts.scheme == "https" and (host == _VENDOR_HOST or host.endswith(f".{_VENDOR_HOST}"))
 
 
 def key_for(url: str) -> str | None:
-    """The bearer key to show at this URL, or `None`. Raises `EndpointAddressError` for one that is none."""
+    """The bearer key to send to this URL, or `None`. Raises `EndpointAddressError` if it cannot be used."""
     name = "RUNPOD_API_KEY" if is_vendors(url) else "FLASH_API_KEY"
     key = os.environ.get(name, "").strip()
     file = os.environ.get(f"{name}_FILE", "").strip()
@@ -74,14 +74,14 @@ def key_for(url: str) -> str | None:
         except (OSError, ValueError) as error:
             raise EndpointAddressError(f"{name}={file} cannot be read: {type(error).__name__}") from None
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise EndpointAddressError(f"{name} has characters that no key has (its value is not shown)")
+        raise EndpointAddressError(f"{name} has characters that a key cannot have. The value is not shown")
     return key or None
 
 
 def _filled(template: str, id_: str, where: str) -> str:
     if "{id}" not in template:
         raise EndpointAddressError(
-            f"{where}={template!r} has no {{id}}. Fix: such as https://{{id}}.example.com"
+            f"{where}={template!r} has no {{id}}. Fix: write it like https://{{id}}.example.com"
         )
     return _checked(template.replace("{id}", id_), where)
 
@@ -94,10 +94,10 @@ def _checked(url: str, where: str) -> str:
         fine = False
     plain = url.isascii() and url.isprintable() and not any(mark in url for mark in ' \\@?#"<>')
     if not (fine and plain):
-        # It may hold a password, so it is not shown.
+        # The URL may contain a password, so it is not shown.
         raise EndpointAddressError(
-            f"{where} is no plain http(s) URL: it has a host, perhaps a port and a path, and no user, "
-            "query or fragment"
+            f"{where} is not a plain http(s) URL: a host, with an optional port and path, and without "
+            "user, query or fragment"
         )
     return url.rstrip("/")
 
@@ -106,13 +106,13 @@ def _checked(url: str, where: str) -> str:
 
 
 def _in_targets(id_: str) -> str | None:
-    """Where a deploy target has the endpoint: the target of FLASH_ENV, or the only one that has it."""
+    """The endpoint's URL at the deploy target of FLASH_ENV, or at the only target that has the endpoint."""
     root, tables = _targets(Path.cwd())
     chosen = os.environ.get("FLASH_ENV", "").strip()
     if chosen and tables:
         if chosen not in tables:
             raise EndpointAddressError(
-                f"FLASH_ENV={chosen} is no deploy target of {root / 'pyproject.toml'}, which has "
+                f"FLASH_ENV={chosen} is not a deploy target of {root / 'pyproject.toml'}. Its targets are: "
                 f"{', '.join(tables)}"
             )
         tables = {chosen: tables[chosen]}
@@ -143,7 +143,7 @@ def _in_target(root: Path, name: str, table: dict[str, Any], id_: str) -> str | 
 
 @functools.cache
 def _targets(directory: Path) -> tuple[Path, dict[str, dict[str, Any]]]:
-    """The nearest project from there upwards, and its tables `[tool.flash.env.NAME]`. Read once."""
+    """The nearest project in this directory or above, and its tables `[tool.flash.env.NAME]`. Read once."""
     for root in (directory, *directory.parents):
         file = root / "pyproject.toml"
         try:

@@ -1,6 +1,6 @@
-"""Calls of endpoints over HTTP: pooled, in time, and each failure in words.
+"""Calls of endpoints over HTTP, with pooled connections, timeouts and clear errors.
 
-Imported at the first call, since it needs httpx: nothing that only declares endpoints does.
+This module is imported at the first call, since only calls need httpx.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ except ModuleNotFoundError as error:
     if error.name != "httpx":
         raise
     raise ModuleNotFoundError(
-        "calling an endpoint needs httpx, which is not here. Fix: pip install httpx; for calls out of a "
-        "handler, Endpoint(dependencies=['httpx', …]), and build again",
+        "calling an endpoint needs httpx, which is not installed. Fix: pip install httpx. For calls from a "
+        "handler: write Endpoint(dependencies=['httpx', …]) and build again",
         name="httpx",
     ) from None
 
@@ -30,9 +30,9 @@ from runpod_flash.errors import (
 )
 
 _SHOWN = 500
-"""Characters of a response that an error's text shows; its `body` has the whole."""
+"""How many characters of a response an error's text shows. Its `body` has all of them."""
 _CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=4.0)
-"""Idle connections are dropped before servers of the usual kind (5 s) drop them."""
+"""Idle connections are closed before common servers (5 s) close them."""
 
 
 async def send(
@@ -45,11 +45,11 @@ async def send(
     params: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Any:
-    """The response's data: parsed JSON, text where it is text, else bytes; `None` where there is none.
+    """The response's data: parsed JSON, text or bytes, by its type. `None` if the response is empty.
 
-    `data` is sent as JSON. `timeout` is in seconds: of connecting, and of silence afterwards; `None` is for
-    ever. Redirects are not followed. Raises `EndpointError`; `TypeError` or `ValueError` for data that JSON
-    has no form for.
+    `data` is sent as JSON. `timeout` limits the seconds to connect, and the seconds without data afterwards.
+    `None` waits for ever. Redirects are not followed. Raises `EndpointError`, and `TypeError` or `ValueError`
+    for data that JSON cannot represent.
     """
     if not path.startswith("/"):
         raise EndpointAddressError(f"path must start with '/', got: {path!r}. Fix: {'/' + path!r}")
@@ -67,13 +67,13 @@ async def send(
     except httpx.TransportError as error:
         raise _Unreachable(_no_connection(what, error)) from error
     except httpx.InvalidURL as error:
-        raise EndpointAddressError(f"{what} cannot be asked for: {error}") from None
+        raise EndpointAddressError(f"the URL of {what} is not valid: {error}") from None
     if not response.is_success:
         raise _Status(what, response)
     return _data(response)
 
 
-# The exceptions that are raised: ours, and httpx's, which code for the vendor's package catches.
+# The exceptions that are raised. They are httpx's, too, since code for the vendor's package catches those.
 
 
 class _Status(EndpointStatusError, httpx.HTTPStatusError):
@@ -86,7 +86,7 @@ class _Status(EndpointStatusError, httpx.HTTPStatusError):
         named = f" (request {request_id})" if request_id else ""
         said = _message(body)
         if response.has_redirect_location:
-            said = f"it leads to {response.headers['location']}, and redirects are not followed"
+            said = f"the endpoint redirects to {response.headers['location']}, and redirects are not followed"
         message = f"HTTP error from endpoint: {response.status_code}, for {what}{named}"
         httpx.HTTPStatusError.__init__(
             self, f"{message}: {said}" if said else message, request=response.request, response=response
@@ -108,10 +108,10 @@ class _Timeout(EndpointTimeout, httpx.TimeoutException):
 
 def _no_connection(what: str, error: httpx.TransportError) -> str:
     if any(isinstance(each, ConnectionRefusedError) for each in _causes(error)):
-        return f"Connection refused: {what}. Nothing listens there. Fix: start the endpoint, or see its log"
+        return f"Connection refused: {what}. Nothing listens there. Fix: start the endpoint, or check its log"
     if isinstance(error, httpx.ConnectError):
-        return f"Cannot connect: {what}: {error}. Fix: see that the endpoint's address is right"
-    return f"Connection lost: {what}: {error or type(error).__name__}. See the endpoint's log"
+        return f"Cannot connect: {what}: {error}. Fix: check the endpoint's address"
+    return f"Connection lost: {what}: {error or type(error).__name__}. Fix: check the endpoint's log"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -135,7 +135,7 @@ def _data(response: httpx.Response) -> Any:
             return response.json()
         except ValueError as error:
             raise EndpointError(
-                f"the endpoint's response is said to be JSON, and is none: {error}",
+                f"the endpoint's response is labelled as JSON and is not valid JSON: {error}",
                 status=response.status_code,
                 request_id=response.headers.get("x-request-id"),
                 body=response.content,
@@ -144,7 +144,7 @@ def _data(response: httpx.Response) -> Any:
 
 
 def _message(body: Any) -> str:
-    """What a response says of what went wrong: FastAPI's `detail`, or what others call it."""
+    """The error message in a response: FastAPI's `detail`, or what other servers call it."""
     if isinstance(body, dict):
         body = next((body[key] for key in ("detail", "error", "message") if body.get(key)), body)
     if isinstance(body, list):
@@ -154,7 +154,7 @@ def _message(body: Any) -> str:
 
 
 def _invalid(problem: Any) -> str:
-    """One entry of a 422: where, and what is wrong."""
+    """One entry of a 422: where the problem is, and what it is."""
     if isinstance(problem, dict) and "msg" in problem:
         return f"{'.'.join(str(part) for part in problem.get('loc', ()))}: {problem['msg']}"
     return str(problem)
@@ -166,11 +166,11 @@ _clients: dict[asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, AsyncGenerato
 
 
 async def _client() -> httpx.AsyncClient:
-    """This event loop's client, whose connections are used again, and closed when the loop ends."""
+    """This event loop's client. It reuses its connections, and closes them when the loop ends."""
     loop = asyncio.get_running_loop()
     if loop not in _clients:
         for each in [each for each in _clients if each.is_closed()]:
-            del _clients[each]  # closed by someone who does not shut its generators down
+            del _clients[each]  # closed without shutting its generators down
         client = httpx.AsyncClient(follow_redirects=False, limits=_CONNECTIONS)
         closing = _close_with_loop(loop, client)
         _clients[loop] = client, closing
@@ -181,7 +181,7 @@ async def _client() -> httpx.AsyncClient:
 async def _close_with_loop(
     loop: asyncio.AbstractEventLoop, client: httpx.AsyncClient
 ) -> AsyncGenerator[None]:
-    """Wait in the middle, until the loop shuts its generators down, as `asyncio.run` has it do at its end."""
+    """Close the client when the loop shuts its generators down, as `asyncio.run` does at its end."""
     try:
         yield
     finally:

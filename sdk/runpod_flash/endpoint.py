@@ -1,7 +1,7 @@
-"""`Endpoint`: how a module says which of its functions are routes, what they run on, and how it calls others.
+"""`Endpoint`: declares a module's routes and what they run on, and calls other endpoints.
 
-A worker reads the routes from the build's manifest. Here they are checked, where they are written, and the
-functions stay as they are. Calls are `calls.py`'s, which is imported with the first of them.
+A worker reads the routes from the manifest of the build. This module checks them where they are written, and
+leaves the functions as they are. `calls.py` sends calls, and is imported with the first one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class RouteOrCall(Protocol):
-        """The decorator of a route, or a call of one: which of them, only the endpoint's id and image say."""
+        """The decorator of a route, or a call of a route if the endpoint has an id or an image."""
 
         def __call__(self, function: Handler, /) -> Handler: ...
         def __await__(self) -> Generator[Any, None, Any]: ...
@@ -40,17 +40,18 @@ _METHODS = ("get", "post", "put", "delete", "patch")
 
 
 class Endpoint:
-    """An endpoint: `@endpoint.get(path)` and its siblings on functions, or `@Endpoint(...)` on one.
+    """An endpoint. `@endpoint.get(path)` and the other methods declare routes; `@Endpoint(...)` takes jobs.
 
-    With `id=` or `image=` it stands for what runs elsewhere: `await endpoint.get(path)` calls it.
+    With `id=` or `image=` it stands for an endpoint that runs elsewhere, and `await endpoint.get(path)` calls
+    that endpoint.
 
-    Every parameter is the vendor's; some matter to the vendor's platform alone and are stored. Raises
-    `ValueError` for a value or a combination that cannot be meant.
+    The parameters are the vendor's. Those that only matter to the vendor's platform are stored. Raises
+    `ValueError` for a value or a combination that is not allowed.
     """
 
     @staticmethod
     def stand_in(function: Any) -> Any:
-        """What stands in the place of a decorated function: in a worker, stubs of other resources'."""
+        """What replaces a decorated function. In a worker, functions of other resources become stubs."""
         return function
 
     def __init__(
@@ -115,22 +116,22 @@ class Endpoint:
 
     @property
     def is_cpu(self) -> bool:
-        """Whether it runs without a GPU."""
+        """Whether the endpoint runs without a GPU."""
         return self.cpu is not None
 
     @property
     def is_client(self) -> bool:
-        """Whether it stands for something that runs elsewhere."""
+        """Whether the endpoint stands for something that runs elsewhere."""
         return self.id is not None or self.image is not None
 
     @property
     def is_load_balanced(self) -> bool:
-        """Whether it has routes."""
+        """Whether the endpoint has routes."""
         return bool(self._routes)
 
     @property
     def scaler_type(self) -> ServerlessScalerType:
-        """What was given, or else what suits the kind of endpoint."""
+        """The given type, or the default for this kind of endpoint."""
         if self._scaler_type is not None:
             return self._scaler_type
         if self.is_load_balanced:
@@ -138,11 +139,11 @@ class Endpoint:
         return ServerlessScalerType.QUEUE_DELAY
 
     def __call__(self, function_or_class: Handler) -> Handler:
-        """The decorator of a queue-based endpoint. Returns what it is given, or what stands in its place."""
+        """Decorate the function or class of a queue-based endpoint. Returns it, or what replaces it."""
         if self.is_client:
             raise ValueError(
                 f"cannot use {self._client_form()} as a decorator{caller()}: it stands for something that "
-                "runs elsewhere. Fix: Endpoint(name=...) is for code of your own"
+                "runs elsewhere. Fix: use Endpoint(name=...) for code of your own"
             )
         if self._routes:
             raise ValueError(
@@ -157,13 +158,13 @@ class Endpoint:
     def __getattr__(self, name: str) -> NoReturn:
         # AttributeError, so that hasattr() works.
         raise AttributeError(
-            f"Endpoint has no {name!r}{caller()}. Routes are registered, and endpoints called, with "
+            f"Endpoint has no {name!r}{caller()}. Register routes and call endpoints with "
             f"{', '.join(f'.{method}(path)' for method in _METHODS)}"
         )
 
-    # Routes and calls. With `id=` or `image=` these are calls, to be awaited: `data` is sent as JSON, and the
-    # options are `timeout` (seconds; 60), `params` (the query) and `headers`. What comes back is parsed JSON,
-    # text, or bytes; `None` where the response is empty. A call raises `EndpointError`.
+    # Routes and calls. With `id=` or `image=` these methods are calls, to be awaited. `data` is sent as JSON.
+    # The options are `timeout` (seconds, 60 by default), `params` (the query) and `headers`. A call returns
+    # parsed JSON, text or bytes, or `None` for an empty response. It raises `EndpointError`.
 
     def get(self, path: str, data: Any = None, **options: Any) -> RouteOrCall:
         """The decorator of a GET route, or a call of one."""
@@ -186,12 +187,12 @@ class Endpoint:
         return self._route_or_call("PATCH", path, data, options)
 
     async def run(self, input_data: Any, *, webhook: str | None = None) -> EndpointJob:
-        """Hand a queue-based endpoint a job; `webhook` is a URL that is told when it is done."""
+        """Give a queue-based endpoint a job. `webhook` is a URL to notify when the job is done."""
         job = {"input": input_data} if webhook is None else {"input": input_data, "webhook": webhook}
         return EndpointJob(await self._job_request("POST", "/run", job), self)
 
     async def runsync(self, input_data: Any, timeout: float = 60.0) -> EndpointJob:
-        """Hand a queue-based endpoint a job and wait for its end, at most `timeout` seconds."""
+        """Give a queue-based endpoint a job and wait for the result, for up to `timeout` seconds."""
         try:
             done = await self._job_request("POST", "/runsync", {"input": input_data}, timeout=timeout)
         except EndpointStatusError as error:
@@ -201,7 +202,7 @@ class Endpoint:
         return EndpointJob(done, self)
 
     async def cancel(self, job_id: str) -> EndpointJob:
-        """Have a job ended."""
+        """Cancel a job."""
         from urllib.parse import quote  # not for declaring endpoints
 
         return EndpointJob(await self._job_request("POST", f"/cancel/{quote(job_id, safe='')}"), self)
@@ -209,8 +210,8 @@ class Endpoint:
     async def _job_request(self, method: str, path: str, data: Any = None, *, timeout: float = 60.0) -> Any:
         if not self.is_client:
             raise TypeError(
-                f"Endpoint({self.name!r}) is code of your own, and jobs are for what runs elsewhere. "
-                "Fix: Endpoint(id=...)"
+                f"Endpoint({self.name!r}) is code of your own, and jobs go to endpoints that run elsewhere. "
+                "Fix: use Endpoint(id=...)"
             )
         from runpod_flash import addresses, calls
 
@@ -220,7 +221,7 @@ class Endpoint:
         except EndpointStatusError as error:
             if error.status == 404 and path != "/runsync" and not addresses.is_vendors(base):
                 error.add_note(
-                    "Workers of flash-runtime have no queue: of the calls for jobs they serve runsync()."
+                    "Workers of flash-runtime have no queue. Fix: use runsync(), which they serve."
                 )
             raise
 
@@ -237,7 +238,7 @@ class Endpoint:
         if data is not None or options:
             raise TypeError(
                 f"{method} {path}{where}: data and keyword arguments are for calls of an endpoint that runs "
-                f"elsewhere. Fix: @endpoint.{method.lower()}({path!r})"
+                f"elsewhere. Fix: write @endpoint.{method.lower()}({path!r})"
             )
         return cast("RouteOrCall", self._route(method, path, where))
 
@@ -249,7 +250,7 @@ class Endpoint:
             if earlier is not None:
                 raise ValueError(
                     f"duplicate route: {method} {path}{where}, first registered{earlier}. "
-                    "Fix: give one of the two another path or method"
+                    "Fix: give one of them another path or method"
                 )
             self._routes[method, path] = where
             return self.stand_in(function)  # type: ignore[no-any-return]
@@ -277,13 +278,13 @@ class Endpoint:
 
 
 class _Call(Coroutine[Any, Any, Any]):
-    """A call of an endpoint: it is sent when it is awaited, or run as a coroutine is."""
+    """A call of an endpoint. It is sent when it is awaited, or when it runs as a coroutine."""
 
     def __init__(
         self, endpoint: Endpoint, method: str, path: str, data: Any, options: dict[str, Any]
     ) -> None:
         self._endpoint = endpoint
-        self._asked = method, path, data
+        self._request = method, path, data
         self._options = options
         self._begun: Coroutine[Any, Any, Any] | None = None
 
@@ -308,12 +309,12 @@ class _Call(Coroutine[Any, Any, Any]):
     async def _send(self) -> Any:
         from runpod_flash import calls
 
-        method, path, data = self._asked
+        method, path, data = self._request
         return await calls.send(method, self._endpoint._base_url(), path, data, **self._options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        form, method = self._endpoint._client_form(), self._asked[0].lower()
+        form, method = self._endpoint._client_form(), self._request[0].lower()
         raise TypeError(
-            f"{form} is called, and has no routes of its own: @endpoint.{method}({self._asked[1]!r}) cannot "
-            f"register a handler{caller()}. Fix: Endpoint(name=...), without id= and image="
+            f"{form} runs elsewhere, so @endpoint.{method}({self._request[1]!r}) cannot register a handler "
+            f"for it{caller()}. Fix: use Endpoint(name=...), without id= and image="
         )

@@ -1,4 +1,4 @@
-"""What a call of an endpoint can raise. Where httpx has an exception for it, what is raised is that, too."""
+"""Errors that a call of an endpoint can raise. Most are exceptions of httpx, too."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 class EndpointError(Exception):
-    """A call that did not get its answer.
+    """A call failed.
 
-    `status` is that of HTTP, `request_id` what the endpoint's log has the request by, `body` what came back:
-    parsed JSON, text or bytes. Each is `None` where there is none.
+    `status` is the HTTP status. `request_id` is the request's id in the endpoint's log. `body` is what the
+    response contains: parsed JSON, text or bytes. Each is `None` if there is none.
     """
 
     def __init__(
@@ -22,16 +22,16 @@ class EndpointError(Exception):
 
 
 class EndpointAddressError(EndpointError):
-    """There is no telling where the endpoint is, or what is configured for that cannot be used."""
+    """The endpoint's address or key is unknown, or cannot be used."""
 
 
 class EndpointStatusError(EndpointError):
-    """The endpoint answered with another status than a success. An `httpx.HTTPStatusError`, too."""
+    """The endpoint answered with an error status. Also an `httpx.HTTPStatusError`."""
 
 
 class EndpointUnreachable(EndpointError):
-    """There was no connection, or it broke. An `httpx.ConnectError`, too."""
+    """The endpoint could not be reached, or the connection broke. Also an `httpx.ConnectError`."""
 
 
 class EndpointTimeout(EndpointError):
-    """There was no answer in time. An `httpx.TimeoutException`, too."""
+    """The endpoint did not answer in time. Also an `httpx.TimeoutException`."""

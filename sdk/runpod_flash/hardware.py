@@ -1,4 +1,4 @@
-"""What an endpoint can be placed on: names and values as the vendor's platform knows them."""
+"""Hardware that an endpoint can run on: the vendor's names and values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GpuGroup(Enum):
 
     @classmethod
     def all(cls) -> list[GpuGroup]:
-        """Every group but ANY; AMPERE_48 leads, and is there twice, as the vendor has it."""
+        """Every group except ANY. As at the vendor's, AMPERE_48 is first, and appears twice."""
         return [cls.AMPERE_48, *(group for group in cls if group is not cls.ANY)]
 
 
@@ -56,7 +56,7 @@ class GpuType(Enum):
 
     @classmethod
     def all(cls) -> list[GpuType]:
-        """Every model; ANY is none."""
+        """Every model except ANY."""
         return [model for model in cls if model is not cls.ANY]
 
 
@@ -78,7 +78,7 @@ class CpuInstanceType(str, Enum):  # noqa: UP042  StrEnum would change what str(
 
 
 class CudaVersion(Enum):
-    """The least CUDA version that a machine's driver must support."""
+    """The lowest CUDA version that a machine's driver must support."""
 
     V11_8 = "11.8"
     V12_0 = "12.0"
@@ -111,12 +111,12 @@ class DataCenter(str, Enum):  # noqa: UP042  as above
 
     @classmethod
     def from_string(cls, value: str) -> DataCenter:
-        """The data centre of that id, in either case and with `-` or `_`; else `ValueError`."""
+        """The data centre with this id, in upper or lower case, with `-` or `_`. Raises `ValueError`."""
         try:
             return cls(value.strip().upper().replace("_", "-"))
         except ValueError:
             known = ", ".join(center.value for center in cls)
-            raise ValueError(f"there is no datacenter {value!r}; there are: {known}") from None
+            raise ValueError(f"there is no datacenter {value!r}. The datacenters are: {known}") from None
 
     @classmethod
     def all(cls) -> list[DataCenter]:
@@ -125,18 +125,18 @@ class DataCenter(str, Enum):  # noqa: UP042  as above
 
 
 CPU_DATACENTERS = frozenset({DataCenter.EU_RO_1})
-"""Where CPU endpoints can be."""
+"""The data centres that have CPU endpoints."""
 
 
 class ServerlessScalerType(Enum):
-    """What the platform counts to decide how many workers there should be."""
+    """The measure by which the platform decides how many workers to run."""
 
     QUEUE_DELAY = "QUEUE_DELAY"
     REQUEST_COUNT = "REQUEST_COUNT"
 
 
 class ServerlessType(Enum):
-    """How requests reach a worker: from a queue, or straight from a load balancer."""
+    """How requests reach a worker: from a queue, or from a load balancer."""
 
     QB = "QB"
     LB = "LB"

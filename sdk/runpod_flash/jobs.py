@@ -1,4 +1,4 @@
-"""Jobs of queue-based endpoints, as the vendor's cloud has them."""
+"""Jobs of queue-based endpoints, with the vendor's interface."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 _TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"})
 _POLL_SECONDS = 0.25, 5.0
-"""How long between two looks, at first and at most."""
+"""The pause between two status requests, at first and at most."""
 _POLL_GROWTH = 1.5
-_MISSES = 5
-"""So many looks in a row that get no answer end the waiting."""
+_MOST_FAILURES = 5
+"""How many status requests may fail in a row before `wait` gives up."""
 
 
 class EndpointJob:
-    """A job that was handed to an endpoint: `await job.wait()`, then `job.output`."""
+    """A job that an endpoint has accepted: `await job.wait()`, then `job.output`."""
 
     def __init__(self, data: dict[str, Any], endpoint: JobClient) -> None:
         self._data = data
@@ -32,22 +32,22 @@ class EndpointJob:
 
     @property
     def id(self) -> str:
-        """The id that the endpoint gave it."""
+        """The job's id, from the endpoint."""
         return str(self._data.get("id", ""))
 
     @property
     def output(self) -> Any:
-        """What the function returned; `None` until it has."""
+        """The function's result, or `None` before there is one."""
         return self._data.get("output")
 
     @property
     def error(self) -> str | None:
-        """What went wrong, where something did."""
+        """The error message, or `None`."""
         return self._data.get("error")
 
     @property
     def done(self) -> bool:
-        """Whether its status, as last seen, is a last one."""
+        """Whether the job has ended, by its last known status."""
         return self._status in _TERMINAL
 
     @property
@@ -55,24 +55,24 @@ class EndpointJob:
         return str(self._data.get("status", "UNKNOWN"))
 
     async def status(self) -> str:
-        """Ask for the job's status, and note what comes with it."""
+        """Request the job's status, and store the output and error that come with it."""
         self._data = await self._endpoint._job_request("GET", f"/status/{self.id}", timeout=30.0)
         return self._status
 
     async def cancel(self) -> EndpointJob:
-        """Have the job ended; returns this job."""
+        """Cancel the job. Returns this job."""
         self._data.update(await self._endpoint._job_request("POST", f"/cancel/{self.id}"))
         return self
 
     async def wait(self, timeout: float | None = None) -> EndpointJob:
-        """Ask until the job is done; returns this job. Raises `TimeoutError` after `timeout` seconds.
+        """Wait until the job is done. Returns this job. Raises `TimeoutError` after `timeout` seconds.
 
-        A look that gets no answer is tried again, a few times; one that is refused is not.
+        A status request without an answer is repeated a few times. One that is refused is not.
         """
         import asyncio  # not for declaring endpoints
 
         pause, longest = _POLL_SECONDS
-        misses = 0
+        failures = 0
         try:
             async with asyncio.timeout(timeout):
                 while not self.done:
@@ -80,14 +80,14 @@ class EndpointJob:
                     pause = min(pause * _POLL_GROWTH, longest)
                     try:
                         await self.status()
-                        misses = 0
+                        failures = 0
                     except (EndpointUnreachable, EndpointTimeout):
-                        misses += 1
-                        if misses >= _MISSES:
+                        failures += 1
+                        if failures >= _MOST_FAILURES:
                             raise
         except TimeoutError:
             raise TimeoutError(
-                f"job {self.id} was not done within {timeout} s; its last status is {self._status}"
+                f"job {self.id} was not done within {timeout} s. Its last status is {self._status}"
             ) from None
         return self
 
@@ -96,6 +96,6 @@ class EndpointJob:
 
 
 def failed_job(error: EndpointStatusError) -> dict[str, Any] | None:
-    """The job that an error's response has: this project's worker answers a failed one with a 500."""
+    """The job in an error's response, if any: this project's worker answers a failed job with a 500."""
     body = error.body
     return body if isinstance(body, dict) and body.get("id") and body.get("status") in _TERMINAL else None

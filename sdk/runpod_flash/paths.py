@@ -1,4 +1,4 @@
-"""What the path of a route may be: one rule for where it is written and for the build."""
+"""Rules for the path of a route, for `Endpoint` and for the build."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ RESERVED_PATHS = ("/execute", "/ping")
 
 
 def path_problem(path: str) -> tuple[str, str] | None:
-    """What is wrong with the path, and how to mend it; None where it can be a route's."""
+    """What is wrong with the path and how to correct it, or `None` if a route can have it."""
     if not path.startswith("/"):
         return f"path must start with '/', got: {path!r}", f"write {'/' + path!r}"
     if path in RESERVED_PATHS:

@@ -1,4 +1,4 @@
-"""Where user code stands: for errors, which name the line that is to be mended."""
+"""Finds the line of user code that errors name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _HERE = __file__.rpartition("/")[0]
 
 
 def caller() -> str:
-    """` at file:line` of the nearest frame outside of this package."""
+    """The text ` at file:line` for the nearest frame outside of this package."""
     frame = sys._getframe(1)
     while frame.f_code.co_filename.startswith(_HERE) and frame.f_back is not None:
         frame = frame.f_back

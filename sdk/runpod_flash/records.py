@@ -1,4 +1,4 @@
-"""What an endpoint can be given besides hardware. The worker stores these and reads none of them."""
+"""Volumes and templates of the vendor's platform. They are stored, and the worker does not use them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from runpod_flash.hardware import DataCenter
 
 
 class NetworkVolume:
-    """A network volume, known by its name or its id. `size` is in GB.
+    """A network volume, with a name or an id. `size` is in GB.
 
     `datacenter` and `dataCenterId` are the same, as at the vendor's. Raises `ValueError` without a name and
-    an id, or for a size that cannot be had.
+    an id, or for a size that is not offered.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class NetworkVolume:
         if not name and not id:
             raise ValueError("NetworkVolume: either 'name' or 'id' must be provided")
         if size is not None and not 10 <= size <= 4096:
-            raise ValueError(f"NetworkVolume: size is from 10 to 4096 GB, not {size}")
+            raise ValueError(f"NetworkVolume: size must be from 10 to 4096 GB, got {size}")
         self.id = id
         self.name = name
         self.size = size
@@ -36,7 +36,7 @@ class NetworkVolume:
 
     @property
     def datacenter(self) -> DataCenter:
-        """Where the volume is."""
+        """The volume's data centre."""
         return self.dataCenterId
 
     def __repr__(self) -> str:
@@ -44,9 +44,9 @@ class NetworkVolume:
 
 
 class PodTemplate:
-    """What the vendor's platform starts a container with; the vendor's fields, by keyword.
+    """How the vendor's platform starts a container: the vendor's fields, by keyword.
 
-    As at the vendor's, a keyword that is no field is left aside.
+    As at the vendor's, unknown keywords are ignored.
     """
 
     def __init__(self, **fields: Any) -> None:

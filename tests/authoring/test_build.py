@@ -124,7 +124,7 @@ def test_dependencies_are_installed_for_the_image_and_what_it_has_is_left_out(tm
     assert built.packages == ("markupsafe==3.0.2",)
     assert "markupsafe/_speedups.cpython-312-aarch64-linux-gnu.so" in names(built.artifact)
     assert not [name for name in names(built.artifact) if name.startswith(("fastapi", "torch", "starlette"))]
-    assert built.notes == ("left out, for the image to have: fastapi, torch",)
+    assert built.notes == ("left out, since the image provides them: fastapi, torch",)
     assert steps == [
         "resolving 3 dependencies for Python 3.12 on linux/arm64",
         "installing 1 package",
@@ -155,7 +155,7 @@ def test_the_projects_dependencies_and_every_other_place_are_asked_for(tmp_path)
         "requirements.txt": "c\n\n# d\n--index-url https://example.invalid/simple\ne[x]>=1  # why\n",
     }
     project = write(tmp_path, files)
-    found = [(each.requirement, each.origin) for each in wanted(project, discover(project))]
+    found = [(each.text, each.origin) for each in wanted(project, discover(project))]
     assert found == [
         *(("a>=1", "pyproject.toml"), ("b", "main.py:3"), ("c", "requirements.txt:1")),
         ("--index-url https://example.invalid/simple", "requirements.txt:4"),
@@ -170,7 +170,7 @@ def test_the_projects_dependencies_and_every_other_place_are_asked_for(tmp_path)
         ("docopt==0.6.2\n", "requirements.txt:1", "no usable wheels"),
         ("markupsafe==3.0.2\nmarkupsafe==3.0.1\n", "requirements.txt:1, requirements.txt:2", "unsatisfiable"),
         ("not a requirement\n", "requirements.txt:1", "Couldn't parse"),
-        ("../library\n", "requirements.txt:1", "A directory cannot be installed"),
+        ("../library\n", "requirements.txt:1", "The directory ../library cannot be installed"),
     ],
 )
 def test_a_dependency_that_cannot_be_had_is_a_fault_with_its_place_and_uvs_reason(
@@ -190,7 +190,7 @@ def test_a_module_with_the_name_of_a_package_is_a_fault(tmp_path):
     project = write(
         tmp_path, {"main.py": HELLO, "markupsafe.py": "", "requirements.txt": "markupsafe==3.0.2"}
     )
-    with pytest.raises(DependencyFault, match="have one name: markupsafe"):
+    with pytest.raises(DependencyFault, match="have the same name: markupsafe"):
         build(project)
 
 
@@ -236,8 +236,8 @@ def test_links_and_system_packages_are_noted(tmp_path):
     project = write(tmp_path / "p", {"main.py": main})
     (tmp_path / "p" / "weights").symlink_to("/etc")
     assert build(project).notes == (
-        "hello asks for system packages, which only an image can have: ffmpeg",
-        "symbolic links that lead out of the project are left out: weights",
+        "hello needs system packages, which only an image can provide: ffmpeg",
+        "left out, since these links lead out of the project: weights",
     )
 
 

@@ -524,7 +524,7 @@ def test_an_argument_that_no_manifest_can_say_is_a_fault(tmp_path):
 
 
 def test_a_function_that_no_worker_could_import_is_a_fault(tmp_path):
-    with pytest.raises(SourceFault, match="no function of a module's top level"):
+    with pytest.raises(SourceFault, match="not defined at a module's top level"):
         discovered(
             tmp_path,
             """

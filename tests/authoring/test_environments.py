@@ -86,12 +86,12 @@ def test_every_bad_key_of_a_table_is_in_one_report():
     with pytest.raises(ConfigFault) as fault:
         environment_of(config(production={"target": "docker", "bind": 1, "gpus": "no"}), "production")
     assert [line.partition(" ")[0] for line in fault.value.what.splitlines()] == ["gpus", "bind"]
-    assert fault.value.remedy == "set gpus to true or false; set bind to a text."
+    assert fault.value.remedy == "set gpus to true or false; set bind to a string that is not empty."
 
 
 def test_an_unknown_environment_is_refused_with_those_that_there_are():
     tables = config(staging={"target": "docker"}, production={"target": "docker"})
-    with pytest.raises(ConfigFault, match="'prod'; there are: production, staging"):
+    with pytest.raises(ConfigFault, match=r"'prod'\. The environments are: production, staging"):
         environment_of(tables, "prod")
     with pytest.raises(ConfigFault, match="production, staging"):
         the_only_one(tables)
@@ -149,7 +149,7 @@ def test_names_that_dns_does_not_allow_are_changed_and_two_that_become_one_are_r
     odd, plain = services_of(application, DockerEnvironment(name="test"))
     assert (odd.name, odd.host) == ("my-shop-test-user-api", "user-api")
     assert json.loads(plain.environ["FLASH_PEERS"]) == {"User_API": "http://user-api:80"}
-    with pytest.raises(SourceFault, match=r"'user-api'.*'User_API' of main.py:3"):
+    with pytest.raises(SourceFault, match=r"'user-api'.*'User_API' at main.py:3"):
         services_of(
             Application("shop", Path(), (endpoint("User_API"), endpoint("user-api"))),
             DockerEnvironment(name="test"),

@@ -252,7 +252,9 @@ def test_objects_of_others_are_left_alone(deployer, cluster):
         "metadata": {"name": "shop-production-user-api", "labels": {}},
     }
     cluster.objects["services", "shop-production-user-api"] = foreign
-    with pytest.raises(TargetFault, match="Service shop-production-user-api that is not this deployment's"):
+    with pytest.raises(
+        TargetFault, match="Service shop-production-user-api exists and does not belong to this deployment"
+    ):
         deployer(APPLIED, API)
     assert not any(line.startswith(("PATCH", "PUT", "DELETE")) for line in cluster.asked)
 

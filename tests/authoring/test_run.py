@@ -216,20 +216,28 @@ def test_no_request_is_lost_over_a_save(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("broken", "shown"),
+    ("broken", "shown", "kept"),
     [
-        ("from runpod_flash import Endpoint\napi = Endpoint(\n", "main.py:2"),
-        (SOURCE.replace('"/greet"', '"greet"'), "path must start with '/'"),
-        (SOURCE + "\nimport no_such_package\n", "no_such_package"),
+        (
+            "from runpod_flash import Endpoint\napi = Endpoint(\n",
+            "main.py:2",
+            "the previous code keeps serving",
+        ),
+        (
+            SOURCE.replace('"/greet"', '"greet"'),
+            "path must start with '/'",
+            "the previous code keeps serving",
+        ),
+        (SOURCE + "\nimport no_such_package\n", "no_such_package", "the worker serves on"),
     ],
 )
-def test_a_broken_save_is_shown_and_the_code_before_it_serves_on(tmp_path, broken, shown):
+def test_a_broken_save_is_shown_and_the_code_before_it_serves_on(tmp_path, broken, shown, kept):
     with running(tmp_path) as run:
         run.serves("/example-api/health", {"status": "ok"})
         run.prints("stop   Ctrl-C")
         run.save(broken)
         run.prints(shown)
-        run.prints("serves on")
+        run.prints(kept)
         run.serves("/example-api/health", {"status": "ok"})
         run.save(SOURCE.replace('"ok"', '"mended"'))
         run.serves("/example-api/health", {"status": "mended"})

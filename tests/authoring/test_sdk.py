@@ -141,7 +141,7 @@ def test_a_decorated_function_is_called_as_before():
 
 
 def test_a_value_that_cannot_be_is_refused_with_the_line_and_what_is_allowed():
-    with pytest.raises(ValueError, match=r"'zz' is none of cpu3g-1-4, .* at .*test_sdk\.py:\d+"):
+    with pytest.raises(ValueError, match=r"'zz' is not one of cpu3g-1-4, .* at .*test_sdk\.py:\d+"):
         Endpoint(cpu="zz")
     with pytest.raises(ValueError, match="must be a list of strings, got 'numpy'"):
         Endpoint(dependencies="numpy")

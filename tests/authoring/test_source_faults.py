@@ -29,11 +29,11 @@ def problems(tmp_path, source, **others):
         ),
         ('@api.post("/execute")\ndef x(): ...', "path '/execute' is reserved", "choose another path"),
         ('@api.get("/ping/")\ndef x(): ...', "path '/ping' is reserved", "choose another path"),
-        ('@api.head("/x")\ndef x(): ...', "unknown method: an Endpoint has no .head()", ".get(path)"),
-        ('@api.route("/x")\ndef x(): ...', "unknown method: an Endpoint has no .route()", ".post(path)"),
-        ("@api.get\ndef x(): ...", "a route takes a path and nothing else", 'write @api.get("/path")'),
-        ('@api.get("/x", 1)\ndef x(): ...', "a route takes a path and nothing else", "/path"),
-        ("@api.get(7)\ndef x(): ...", "a route takes a path and nothing else", "/path"),
+        ('@api.head("/x")\ndef x(): ...', "an Endpoint has no method .head()", ".get(path)"),
+        ('@api.route("/x")\ndef x(): ...', "an Endpoint has no method .route()", ".post(path)"),
+        ("@api.get\ndef x(): ...", "a route takes only a path", 'write @api.get("/path")'),
+        ('@api.get("/x", 1)\ndef x(): ...', "a route takes only a path", "/path"),
+        ("@api.get(7)\ndef x(): ...", "a route takes only a path", "/path"),
         ('@api.get("/{a}/{a}")\ndef x(a): ...', "names 'a' twice", "/users/{user_id}"),
         ('@api.get("/a b")\ndef x(): ...', "has a character that no path has", "/users/{user_id}"),
         ('@api.get("/{a")\ndef x(a): ...', "has a brace that belongs to no parameter", "/users/{user_id}"),
@@ -53,7 +53,7 @@ def test_a_route_that_cannot_be_is_a_fault_with_its_line_and_fix(tmp_path, route
     ("line", "remedy"),
     [
         ("from shared import api", "import from `src.shared`"),
-        ("from nowhere.at.all import api, Endpoint  # of runpod_flash", "mend the import"),
+        ("from nowhere.at.all import api, Endpoint  # of runpod_flash", "correct the import"),
     ],
 )
 def test_a_route_of_what_is_imported_from_nowhere_is_a_fault_and_not_left_out(tmp_path, line, remedy):
@@ -61,7 +61,7 @@ def test_a_route_of_what_is_imported_from_nowhere_is_a_fault_and_not_left_out(tm
     others = {"src__shared": HEAD, "src__orders": "from .shared import api\n@api.get('/o')\ndef o(): ..."}
     ((place, said, fix),) = problems(tmp_path, source, **others)
     assert place == "main.py:2"
-    assert "is no module of the project" in said
+    assert "is not a module of the project" in said
     assert remedy in fix
 
 
@@ -71,7 +71,7 @@ def test_a_route_of_what_is_imported_from_nowhere_is_a_fault_and_not_left_out(tm
         ('name="a", gpu=GpuGroup.ANY, cpu="cpu3c-1-2"', "gpu and cpu are mutually exclusive"),
         ('name="a", workers=(3, 1)', "workers min (3) cannot exceed max (1)"),
         ('name="a", workers="many"', "workers must be an int or a (min, max) tuple"),
-        ('name="a", cpu="cpu9"', "cpu: 'cpu9' is none of cpu3g-1-4"),
+        ('name="a", cpu="cpu9"', "cpu: 'cpu9' is not one of cpu3g-1-4"),
         ('name="a", max_concurrency=0', "max_concurrency must be >= 1"),
         ('name="a", wrkers=1', "unexpected keyword argument 'wrkers'"),
         ('"a", "b"', "one positional argument"),
@@ -80,7 +80,7 @@ def test_a_route_of_what_is_imported_from_nowhere_is_a_fault_and_not_left_out(tm
         ('name="a/b"', "cannot be an endpoint's name"),
         ('name=""', "cannot be an endpoint's name"),
         ('name="a", datacenter="MOON-1"', "there is no datacenter 'MOON-1'"),
-        ('name="a", min_cuda_version="99"', "min_cuda_version: '99' is none of 11.8"),
+        ('name="a", min_cuda_version="99"', "min_cuda_version: '99' is not one of 11.8"),
         ('name="a", dependencies="numpy"', "dependencies must be a list of strings, got 'numpy'"),
         ('name="a", dependencies=[1]', "dependencies must be a list of strings"),
         ('name="a", env={"A": 1}', "env must be a dict of strings to strings"),
@@ -120,7 +120,7 @@ def test_a_route_is_refused_where_it_is_written_in_the_same_words(tmp_path):
         ),
         (
             '@api.get("/x")\ndef x(): ...\n@api\ndef y(): ...\n',
-            "an Endpoint has routes or decorates a function: this one has a route at main.py:3",
+            "an Endpoint has either routes or one function, and this one has a route at main.py:3",
         ),
         (
             '@Endpoint(name="api", cpu="cpu3c-1-2")\ndef y(): ...\n@api.get("/x")\ndef x(): ...\n',
@@ -128,7 +128,7 @@ def test_a_route_is_refused_where_it_is_written_in_the_same_words(tmp_path):
         ),
         (
             'b = Endpoint("b")\n@b\ndef x(): ...\n@b\ndef y(): ...\n',
-            "an Endpoint decorates one function, and this one decorates `x` too",
+            "an Endpoint decorates one function, and this one decorates `x`",
         ),
         (
             'b = Endpoint(name="b", image="nginx")\n@b.get("/x")\ndef x(): ...\n',
@@ -170,7 +170,7 @@ def test_a_syntax_error_shows_its_line_with_a_caret(tmp_path):
     assert str(caught.value) == (
         "the file cannot be parsed: invalid syntax\n"
         "  where: other.py:4\n"
-        "  remedy: mend that line, or list the file in .gitignore if it is none of the application's\n"
+        "  remedy: fix that line, or list the file in .gitignore if it is not part of the application\n"
         "    y = (1 +* 2)\n"
         "            ^"
     )
@@ -196,7 +196,7 @@ def test_no_endpoint_is_a_fault_that_shows_how_to_write_one(tmp_path):
 
 
 def test_an_endpoint_that_nothing_uses_is_named_where_there_is_no_other(tmp_path):
-    with pytest.raises(NothingFoundFault, match=r"The Endpoint of main\.py:2 has no routes"):
+    with pytest.raises(NothingFoundFault, match=r"The Endpoint at main\.py:2 has no routes"):
         discovered(tmp_path, HEAD)
 
 

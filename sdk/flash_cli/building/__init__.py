@@ -1,1 +1,1 @@
-"""`flash build`: the manifest, the dependencies, the artifact."""
+"""`flash build`: makes the manifest, installs the dependencies and packs the artifact."""

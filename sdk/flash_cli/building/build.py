@@ -1,4 +1,4 @@
-"""`flash build`: from a project to `.flash/artifact.tar.gz`, and the same unpacked in `.flash/.build`."""
+"""`flash build`: makes `.flash/artifact.tar.gz` of a project, and `.flash/.build` with the same files."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ DIRECTORY = ".build"
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """How to build; the defaults are the image's."""
+    """How to build. The defaults fit the image."""
 
     python: str = DEFAULT_PYTHON
     platform: str = DEFAULT_PLATFORM
     exclude: tuple[str, ...] = ()
-    """Distributions to leave out."""
+    """Names of packages to leave out."""
     no_deps: bool = False
-    """Whether to leave out what the requirements require."""
+    """Whether to leave out the dependencies of dependencies."""
     output: str = ARTIFACT
-    """The artifact's name in `.flash`, or its path."""
+    """The artifact's name in `.flash`, or a path."""
     epoch: int = 0
-    """The time of every file in the artifact, in seconds."""
+    """The modification time of every file in the artifact, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What was built. `notes` are sentences that its user should know."""
+    """A finished build. `notes` are remarks for its user."""
 
     artifact: Path
     directory: Path
-    """The same, unpacked."""
+    """The artifact's files, unpacked."""
     application: Application
     manifest: dict[str, Any]
     packed: Packed
     files: int
-    """Of the project's own."""
+    """The number of the project's own files."""
     packages: tuple[str, ...]
-    """What was installed, each `name==version`."""
+    """The installed packages, each as `name==version`."""
     notes: tuple[str, ...]
 
 
@@ -63,10 +63,10 @@ _DEFAULTS = BuildOptions()
 def build(
     project: Project, options: BuildOptions = _DEFAULTS, say: Callable[[str], None] = lambda _: None
 ) -> Built:
-    """Build the project. `say` is told each step that takes long.
+    """Build the project. `say` is called with each step that takes long.
 
-    Raises `SourceFault`, `NothingFoundFault`, `ConfigFault`, `DependencyFault` or `OutputFault`; what an
-    earlier build made stays as it is then.
+    Raises `SourceFault`, `NothingFoundFault`, `ConfigFault`, `DependencyFault` or `OutputFault`. An earlier
+    build stays as it is then.
     """
     _check(options)
     application = discover(project)
@@ -90,7 +90,7 @@ def build(
         raise OutputFault(
             f"The build cannot be written: {error.strerror or error}.",
             where=str(error.filename or output),
-            remedy="make the directory writable, with room for the packages.",
+            remedy="make the directory writable, and make sure that the disk has room for the packages.",
         ) from error
     notes = tuple(_notes(project, application, packed, left_out))
     files = len(project.files())
@@ -112,7 +112,7 @@ def _artifact(project: Project, output: str) -> Path:
     path = Path(output)
     if path.name in ("", ".."):
         raise ConfigFault(
-            "The artifact has no name.", where="--output", remedy=f"name a file, as {ARTIFACT}."
+            "The artifact has no file name.", where="--output", remedy=f"name a file, such as {ARTIFACT}."
         )
     return project.root / OUTPUT / path if path.name == output else path.absolute()
 
@@ -131,14 +131,14 @@ def _install(
     options: BuildOptions,
     say: Callable[[str], None],
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    from flash_cli.building.dependencies import install, wanted  # uv and the importer are not needed without
+    from flash_cli.building.dependencies import install, wanted  # without dependencies, uv is not needed
 
-    asked = wanted(project, application)
-    if not asked:
+    requirements = wanted(project, application)
+    if not requirements:
         return (), ()
     installed = install(
         project,
-        asked,
+        requirements,
         staged,
         python=options.python,
         platform=options.platform,
@@ -150,15 +150,15 @@ def _install(
     taken = sorted(path.name for path in staged.iterdir() if path.is_dir() and path.name in own)
     if taken:
         raise DependencyFault(
-            f"A package of the dependencies and a module of the project have one name: {', '.join(taken)}.",
+            f"A dependency and a module of the project have the same name: {', '.join(taken)}.",
             where=str(project.root / taken[0]),
-            remedy="give the project's another name.",
+            remedy="rename the project's module.",
         )
     return installed.packages, installed.left_out
 
 
 def _copy(project: Project, staged: Path) -> None:
-    """The project's files beside the packages; what is there under such a name gives way."""
+    """Copy the project's files beside the packages. They replace a package's file of the same name."""
     made: set[Path] = set()
     for file in project.files():
         place = staged / file
@@ -172,7 +172,7 @@ def _copy(project: Project, staged: Path) -> None:
 
 
 def _put(staged: Path, place: Path, aside: Path) -> Path:
-    """Move the staged directory to its place, and what was there aside."""
+    """Move the staged directory to its place, and an earlier one aside."""
     if place.exists():
         place.rename(aside)
     return staged.rename(place)
@@ -182,14 +182,14 @@ def _notes(
     project: Project, application: Application, packed: Packed, left_out: tuple[str, ...]
 ) -> Iterator[str]:
     if left_out:
-        yield f"left out, for the image to have: {', '.join(left_out)}"
+        yield f"left out, since the image provides them: {', '.join(left_out)}"
     for endpoint in application.endpoints:
         system = endpoint.options.get("system_dependencies")
         if system:
             names = ", ".join(system)
-            yield f"{endpoint.name} asks for system packages, which only an image can have: {names}"
+            yield f"{endpoint.name} needs system packages, which only an image can provide: {names}"
     if project.strays():
-        yield f"symbolic links that lead out of the project are left out: {', '.join(project.strays())}"
+        yield f"left out, since these links lead out of the project: {', '.join(project.strays())}"
     limits = Settings.from_environ({})
     if packed.unpacked > limits.artifact_max_bytes:
         name = variable("artifact_max_bytes")

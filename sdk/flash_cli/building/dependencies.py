@@ -1,6 +1,6 @@
-"""Installs what an application needs and the image lacks, as wheels for the image's Python and platform.
+"""Installs the dependencies that the image lacks, as wheels for the image's Python and platform.
 
-uv resolves and installs, with its own settings (indexes, certificates) of the project and the environment.
+uv resolves and installs them. Its settings in the project and the environment, such as indexes, apply.
 """
 
 from __future__ import annotations
@@ -26,57 +26,59 @@ REQUIREMENTS = "requirements.txt"
 
 _OURS = ("flash-runtime", "runpod-flash")
 _TIME_LIMIT = 1800
-"""Seconds that uv may take for one step."""
+"""How many seconds uv may take for one step."""
 _MOST_LINES = 14
 _NOTES = ("direct_url.json", "uv_build.json", "uv_cache.json")
-"""Where a package came from, in the directory of its metadata."""
+"""Files in a package's metadata that tell where the package came from."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A requirement as it is written, and where."""
+class Requirement:
+    """A requirement as it is written, and where it is written."""
 
-    requirement: str
+    text: str
     origin: str
 
     @property
     def name(self) -> str:
-        """The distribution's, as it is compared; empty where it is an option or a path."""
-        found = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)", self.requirement)
-        return normal(found[1]) if found else ""
+        """The package's normalised name, or empty for an option or a path."""
+        found = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)", self.text)
+        return normalised(found[1]) if found else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """What an artifact carries, each `name==version`, and what was asked for and left out."""
+    """The installed packages, each as `name==version`, and the requirements that were left out."""
 
     packages: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
 
-def normal(name: str) -> str:
-    """A distribution's name as it is compared (PEP 503)."""
+def normalised(name: str) -> str:
+    """A package's normalised name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def wanted(project: Project, application: Application) -> tuple[Wanted, ...]:
-    """What is asked for: by requirements.txt, by `[project] dependencies` and by the endpoints."""
-    found = [Wanted(each, CONFIG) for each in project.python_dependencies]
+def wanted(project: Project, application: Application) -> tuple[Requirement, ...]:
+    """The requirements of `[project] dependencies`, of the endpoints and of requirements.txt."""
+    found = [Requirement(each, CONFIG) for each in project.python_dependencies]
     for endpoint in application.endpoints:
         given = endpoint.options.get("dependencies") or ()
-        found += [Wanted(each, str(endpoint.place)) for each in given]
+        found += [Requirement(each, str(endpoint.place)) for each in given]
     return (*found, *_listed(project.root))
 
 
-def _listed(root: Path) -> Iterator[Wanted]:
-    """The lines of requirements.txt, without what names the project itself: its files are packaged anyway."""
+def _listed(root: Path) -> Iterator[Requirement]:
+    """The lines of requirements.txt, without the project itself, whose files are packed anyway."""
     try:
         lines = (root / REQUIREMENTS).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return
     except (OSError, UnicodeDecodeError) as error:
         raise DependencyFault(
-            f"The requirements cannot be read: {error}.", where=REQUIREMENTS, remedy="make it readable UTF-8."
+            f"{REQUIREMENTS} cannot be read: {error}.",
+            where=REQUIREMENTS,
+            remedy="make it a readable file of UTF-8 text.",
         ) from error
     for number, line in enumerate(lines, 1):
         text = re.sub(r"(^|\s)#.*", "", line).strip()
@@ -85,17 +87,17 @@ def _listed(root: Path) -> Iterator[Wanted]:
         if text and (editable or place.is_dir()):
             if place.resolve() != root:
                 raise DependencyFault(
-                    f"A directory cannot be installed for another machine: {text}.",
+                    f"The directory {text} cannot be installed for another machine.",
                     where=f"{REQUIREMENTS}:{number}",
-                    remedy="name a wheel of it (`uv build --wheel` makes one), or copy its modules here.",
+                    remedy="name a wheel (`uv build --wheel` makes one), or copy its modules here.",
                 )
         elif text:
-            yield Wanted(text, f"{REQUIREMENTS}:{number}")
+            yield Requirement(text, f"{REQUIREMENTS}:{number}")
 
 
 def install(
     project: Project,
-    asked: Sequence[Wanted],
+    requirements: Sequence[Requirement],
     target: Path,
     *,
     python: str,
@@ -104,17 +106,18 @@ def install(
     no_deps: bool = False,
     say: Callable[[str], None],
 ) -> Installed:
-    """Install what is asked for into `target`, without what the image has. Raises `DependencyFault`.
+    """Install the requirements into `target`, without the packages of the image. Raises `DependencyFault`.
 
-    `python` and `platform` are of those in `images.py`. `exclude` are names that are left out, and so
-    is what only they need. `say` is told each step.
+    `python` and `platform` are among those in `images.py`. `exclude` names packages to leave out, together
+    with the packages that only they need. `say` is called with each step.
     """
-    omitted = {*LARGE, *_OURS, *map(normal, exclude)}
-    left_out = tuple(each.requirement for each in asked if each.name in {*omitted, *SHARED} - {*_OURS})
-    if all(each.name in omitted for each in asked):
+    omitted = {*LARGE, *_OURS, *map(normalised, exclude)}
+    left_out = tuple(each.text for each in requirements if each.name in {*omitted, *SHARED} - {*_OURS})
+    if all(each.name in omitted for each in requirements):
         return Installed((), left_out)
-    uv = _Uv(project, asked, python, platform)
-    say(f"resolving {_count(len(asked), 'dependency', 'dependencies')} for Python {python} on {platform}")
+    uv = _Uv(project, requirements, python, platform)
+    count = _count(len(requirements), "dependency", "dependencies")
+    say(f"resolving {count} for Python {python} on {platform}")
     resolved = uv.resolve(omitted, no_deps)
     packages = tuple(line for line in resolved if not line.startswith("-"))
     if packages:
@@ -125,36 +128,38 @@ def install(
 
 
 class _Uv:
-    """uv, for one set of requirements."""
+    """Runs uv for one set of requirements."""
 
-    def __init__(self, project: Project, asked: Sequence[Wanted], python: str, platform: str) -> None:
+    def __init__(
+        self, project: Project, requirements: Sequence[Requirement], python: str, platform: str
+    ) -> None:
         self._root = project.root
-        self._asked = asked
+        self._requirements = requirements
         self._goal = f"Python {python} on {platform}"
         self._options = ["--python", sys.executable, "--python-version", python]
         self._options += ["--python-platform", PLATFORMS[platform], "--only-binary", ":all:"]
 
     def resolve(self, omitted: Iterable[str], no_deps: bool) -> tuple[str, ...]:
-        """The packages to install, each pinned, and before them uv's options for where they come from."""
+        """The pinned packages to install, after uv's options for where they come from."""
         command = ["compile", "-", *self._options, "--quiet", "--no-header", "--no-annotate"]
         command += ["--emit-index-url", "--emit-find-links", *(["--no-deps"] if no_deps else [])]
         command += [part for name in SHARED for part in ("--no-emit-package", name)]
-        requirements = "".join(f"{each.requirement}\n" for each in self._asked)
+        text = "".join(f"{each.text}\n" for each in self._requirements)
         with tempfile.NamedTemporaryFile("w", prefix="flash-", suffix=".txt") as file:
             file.write("".join(f"{name}\n" for name in sorted(omitted)))
             file.flush()
-            done = self._run([*command, "--excludes", file.name], requirements, show=False)
+            done = self._run([*command, "--excludes", file.name], text, show=False)
         if done.returncode:
             raise self._fault("The dependencies cannot be resolved", done.stderr)
         return tuple(line for line in done.stdout.splitlines() if line.strip())
 
     def install(self, packages: Sequence[str], target: Path) -> None:
-        """Install these and no others; on a terminal uv shows its own progress."""
+        """Install exactly these packages. On a terminal, uv shows its own progress."""
         command = ["install", "--target", str(target), "--no-deps", *self._options, "--requirements", "-"]
         show = sys.stderr.isatty()
         done = self._run(command, "".join(f"{each}\n" for each in packages), show=show)
         if done.returncode:
-            raise self._fault("The dependencies cannot be installed", done.stderr or "uv said above why.")
+            raise self._fault("The dependencies cannot be installed", done.stderr or "see uv's error above.")
 
     def _run(self, command: list[str], text: str, *, show: bool) -> subprocess.CompletedProcess[str]:
         whole = [find_uv_bin(), "pip", *command, *([] if show else ["--color", "never", "--no-progress"])]
@@ -162,7 +167,7 @@ class _Uv:
             return subprocess.run(  # noqa: S603  uv's own executable
                 whole,
                 cwd=self._root,
-                # The system's certificates, as pip has it: a company's own are among them.
+                # The system's certificates, as pip does: they may include a company's own.
                 env={"UV_SYSTEM_CERTS": "true", **os.environ},
                 input=text,
                 stdout=subprocess.PIPE,
@@ -177,13 +182,13 @@ class _Uv:
     def _fault(self, what: str, stderr: str) -> DependencyFault:
         reason = _reason(stderr)
         words = set(re.findall(r"[a-z0-9-]+", re.sub(r"[_.]", "-", reason.lower())))
-        guilty = [each for each in self._asked if each.name and each.name in words]
-        places = sorted({each.origin for each in guilty or self._asked})
-        remedy = "mend the requirement; uv's reason:"
+        guilty = [each for each in self._requirements if each.name and each.name in words]
+        places = sorted({each.origin for each in guilty or self._requirements})
+        remedy = "fix the requirement. uv's reason:"
         if "wheel" in reason:
             remedy = (
-                "ask for a version with a wheel, or install it in an image of your own (docs/images.md) and "
-                "build with --exclude; uv's reason:"
+                "choose a version that has a wheel, or install the package in an image of your own "
+                "(docs/images.md) and build with --exclude. uv's reason:"
             )
         more = f" and {len(places) - 5} more" if len(places) > 5 else ""
         return DependencyFault(
@@ -192,7 +197,7 @@ class _Uv:
 
 
 def _reason(stderr: str) -> str:
-    """uv's error without the warnings before it, as much as fits one screen."""
+    """uv's error without the warnings before it, cut to fit one screen."""
     lines = [line.rstrip() for line in stderr.splitlines() if line.strip()]
     start = next((number for number, line in enumerate(lines) if line.startswith("error")), 0)
     shown = [line if len(line) <= 500 else f"{line[:500]}…" for line in lines[start:]]
@@ -200,7 +205,7 @@ def _reason(stderr: str) -> str:
 
 
 def _tidy(target: Path) -> None:
-    """Take out what is of this machine: scripts, which start with the path of its Python, and uv's notes."""
+    """Remove what belongs to this machine: scripts, which begin with its Python's path, and uv's notes."""
     (target / ".lock").unlink(missing_ok=True)
     scripts = [path for path in (target / "bin").glob("*") if path.is_file() and _is_script(path)]
     notes = [path for path in target.glob("*.dist-info/*") if path.name in _NOTES]

@@ -1,4 +1,4 @@
-"""The manifest: what the worker and the deployments read of an application. Same source, same bytes."""
+"""The manifest: how the worker reads an application. The same source gives the same bytes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from flash_cli.discovery.placement import placement_of, resource_type
 from runpod_flash import Endpoint, ServerlessScalerType
 
 VERSION = "1.0"
-"""Of the format; `manifest_schema.json` describes it."""
+"""The version of the format, which `manifest_schema.json` describes."""
 
 
 def manifest_of(application: Application, python: str) -> dict[str, Any]:
     """The manifest of an application for a version of Python, such as `3.12`.
 
-    It has the vendor's keys, without the time of the build and a digest of the source, which would make it
-    another at each build, or repeat what the artifact's own digest says.
+    It has the vendor's keys, except two: the time of the build, which would change the bytes at each build,
+    and a digest of the source, since the artifact has a digest of its own.
     """
     endpoints = application.endpoints
     manifest: dict[str, Any] = {
@@ -32,7 +32,7 @@ def manifest_of(application: Application, python: str) -> dict[str, Any]:
 
 
 def encode(manifest: dict[str, Any]) -> bytes:
-    """As it is written to `flash_manifest.json`."""
+    """The bytes of `flash_manifest.json`."""
     return json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n"
 
 

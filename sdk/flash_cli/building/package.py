@@ -1,4 +1,4 @@
-"""The artifact: a directory as a `.tar.gz` whose bytes say nothing of who made it, where and when."""
+"""Packs a directory as a `.tar.gz` whose bytes do not depend on who made it, where and when."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LEVEL = 6
-"""Of compression: the last percents of the size take most of the time."""
+"""The level of compression. Higher levels take much longer to save a few percent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What was written: bytes of the artifact, bytes and count of what it unpacks to."""
+    """Sizes in bytes of the artifact and its unpacked files, and their number."""
 
     size: int
     unpacked: int
@@ -25,10 +25,10 @@ class Packed:
 
 
 def pack(directory: Path, artifact: Path, epoch: int = 0) -> Packed:
-    """Write what is in `directory` to `artifact`, which is there whole or not at all. Raises `OSError`.
+    """Write the files of `directory` to `artifact`, completely or not at all. Raises `OSError`.
 
     The same files give the same bytes. `epoch` is the time of every file, in seconds. Links are left out:
-    there are none in what `flash build` puts together.
+    `flash build` does not make any.
     """
     handle, name = tempfile.mkstemp(dir=artifact.parent, prefix=f".{artifact.name}-")
     temporary = Path(name)
@@ -48,7 +48,7 @@ def pack(directory: Path, artifact: Path, epoch: int = 0) -> Packed:
                     with path.open("rb") as file:
                         tar.addfile(member, file)
         size = temporary.stat().st_size
-        temporary.chmod(0o644)  # mkstemp's 0600 would keep it from the container's user
+        temporary.chmod(0o644)  # with mkstemp's 0600, the container's user could not read it
         temporary.replace(artifact)
     except BaseException:
         temporary.unlink(missing_ok=True)

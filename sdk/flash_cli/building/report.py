@@ -1,4 +1,4 @@
-"""What `flash build` shows when it is done: the endpoints with their routes, sizes, and what to do next."""
+"""The report of `flash build`: the endpoints with their routes, sizes, and the next command to run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flash_runtime.artifact.contract import variable
 from flash_runtime.config.settings import Settings
 
 _MOST_ROUTES = 12
-"""Of one endpoint: the table is to fit a screen."""
+"""How many routes of one endpoint are shown, so that the table fits a screen."""
 
 
 def show(built: Built, project: Project, console: Console) -> None:
@@ -47,7 +47,7 @@ def show(built: Built, project: Project, console: Console) -> None:
 
 
 def size(count: int) -> str:
-    """Bytes for a reader: `4.1 kB`."""
+    """A number of bytes for people, such as `4.1 kB`."""
     number = float(count)
     for unit in ("B", "kB", "MB"):
         if number < 1000:
@@ -57,12 +57,12 @@ def size(count: int) -> str:
 
 
 def counted(number: int, word: str) -> str:
-    """`1 file`, `2 files`."""
+    """A number with its word, such as `1 file` or `2 files`."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def next_command(built: Built, project: Project) -> str:
-    """What its user is likely to want now: a deployment where one is configured, else a container."""
+    """The next command to run: a deployment if an environment is configured, or else a container."""
     environments = project.config.get("env")
     if isinstance(environments, dict) and environments:
         return f"flash deploy --env {shlex.quote(next(iter(environments)))}"
@@ -92,5 +92,5 @@ def _rows(endpoint: DeclaredEndpoint) -> Iterator[tuple[str, str]]:
 
 
 def _shown(path: Path) -> str:
-    """The path from here, where that is shorter."""
+    """The path, or the relative path if that is shorter."""
     return min(os.path.relpath(path), str(path), key=len)

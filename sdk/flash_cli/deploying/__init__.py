@@ -1,1 +1,1 @@
-"""`flash deploy`, `status`, `logs` and `undeploy`: environments, and the targets that they name."""
+"""`flash deploy`, `status`, `logs` and `undeploy`: environments and their targets."""

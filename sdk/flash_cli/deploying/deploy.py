@@ -1,4 +1,4 @@
-"""`flash deploy`, `undeploy`, `status` and `logs`: from a project to a target, and what is printed of it."""
+"""`flash deploy`, `undeploy`, `status` and `logs`: what they do, and what they print."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def say(line: str) -> None:
-    """A line of progress; results alone are printed."""
+    """Show a line of progress on standard error. Only results go to standard output."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
 def deploy(directory: Path, env: str | None, timeout: float, exclude: str, no_deps: bool) -> None:
-    """Build, bring it to the environment's target, and print how it is called. Raises `Fault`."""
+    """Build the project, deploy it to the environment's target, and print how to call it. Raises `Fault`."""
     project = Project.find(directory)
     environment = environment_of(project.config, env or the_only_one(project.config))
     target = target_of(environment, project.name, project.root)
     with _signals():
         application, artifact = _built(project, environment, target, exclude, no_deps)
         try:
-            urls = bring(application, artifact, environment, target, timeout)
+            urls = roll_out(application, artifact, environment, target, timeout)
         except KeyboardInterrupt:
-            say("interrupted; `flash status` shows what serves")
+            say("interrupted. `flash status` shows which workers serve now")
             raise
     if urls:
         _record(project.root, environment.name, urls)
 
 
 def preview(directory: Path, env: str | None, timeout: float, exclude: str, no_deps: bool) -> None:
-    """The same in containers of this machine, with their logs, until Ctrl-C or SIGTERM; nothing is left."""
+    """Deploy to containers on this machine and show their logs. Ctrl-C or SIGTERM removes everything."""
     project = Project.find(directory)
     names = list(project.config.get("env") or {})
     environment = _for_preview(
@@ -70,13 +70,15 @@ def preview(directory: Path, env: str | None, timeout: float, exclude: str, no_d
         names = [endpoint.name for endpoint in application.endpoints]
         without = [each.name for each in application.endpoints if not each.is_cpu and not environment.gpus]
         if without:
-            say(f"these run without a GPU: {', '.join(without)}")
+            say(f"running without a GPU: {', '.join(without)}")
         try:
-            bring(application, artifact, environment, target, timeout)
-            say("Ctrl-C ends it and removes everything")
+            roll_out(application, artifact, environment, target, timeout)
+            say("Ctrl-C stops the preview and removes everything")
             _show(target.logs(None, follow=True, lines=100), names)
             raise TargetFault(
-                "Every worker has ended.", where="the log above", remedy="mend what it says, and start again."
+                "Every worker has ended.",
+                where="the log above",
+                remedy="fix the error that the log shows, and start again.",
             )
         except KeyboardInterrupt:
             say("")
@@ -85,10 +87,10 @@ def preview(directory: Path, env: str | None, timeout: float, exclude: str, no_d
             target.undeploy(names, say)
 
 
-def bring(
+def roll_out(
     application: Application, artifact: Path, environment: Environment, target: Target, timeout: float
 ) -> Mapping[str, str]:
-    """Deploy an application that is built, and print each endpoint's URL and a call of it."""
+    """Deploy an application that is built. Print the URL of each endpoint, and a command that calls it."""
     release = release_of(application, environment, artifact, os.environ, timeout)
     for line in left_out(application):
         say(line)
@@ -112,7 +114,7 @@ def _sample(endpoint: DeclaredEndpoint, environment: Environment, url: str, key:
 
 
 def status(directory: Path, env: str | None) -> None:
-    """Print a table of what is deployed."""
+    """Print a table of the deployed endpoints."""
     from rich.console import Console
     from rich.table import Table
 
@@ -129,10 +131,10 @@ def status(directory: Path, env: str | None) -> None:
 
 
 def logs(directory: Path, env: str | None, endpoint: str | None, follow: bool, lines: int) -> None:
-    """Print the workers' logs, each line with its endpoint before it; of one endpoint, as they are."""
+    """Print the workers' logs. If they are of several endpoints, each line begins with its endpoint."""
     _, environment, target = _deployed(directory, env)
     names = [state.endpoint for state in target.status()]
-    _known(endpoint, names, environment)
+    _check_deployed(endpoint, names, environment)
     if not names:
         say(f"nothing is deployed to {environment.name}")
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
@@ -140,20 +142,22 @@ def logs(directory: Path, env: str | None, endpoint: str | None, follow: bool, l
 
 
 def undeploy(directory: Path, env: str | None, endpoint: str | None, everything: bool, yes: bool) -> None:
-    """Take an endpoint, or all of them, away; asks before, unless told not to."""
+    """Remove one endpoint, or all with `everything`. Asks for confirmation, unless `yes`."""
     if (endpoint is None) != everything:
-        raise UsageFault("What is to go?", remedy="`flash undeploy ENDPOINT`, or `flash undeploy --all`.")
+        raise UsageFault(
+            "Name an endpoint, or pass --all.", remedy="`flash undeploy ENDPOINT`, or `flash undeploy --all`."
+        )
     project, environment, target = _deployed(directory, env)
     names = [state.endpoint for state in target.status()]
     if everything and not names:
         say(f"nothing is deployed to {environment.name}")
         return
-    _known(endpoint, names, environment)
-    going = names if endpoint is None else [endpoint]
+    _check_deployed(endpoint, names, environment)
+    removed = names if endpoint is None else [endpoint]
     if not yes:
-        _confirm(f"undeploy {', '.join(going)} from {environment.name}?")
-    target.undeploy(going, say)
-    _record(project.root, environment.name, dict.fromkeys(going))
+        _confirm(f"Remove {', '.join(removed)} from {environment.name}?")
+    target.undeploy(removed, say)
+    _record(project.root, environment.name, dict.fromkeys(removed))
 
 
 def _built(
@@ -180,7 +184,7 @@ def _deployed(directory: Path, env: str | None) -> tuple[Project, Environment, T
 
 
 def _for_preview(environment: Environment) -> DockerEnvironment:
-    """On this machine's engine, at free ports, with logs for a person; else as the environment says."""
+    """The same environment on this machine's engine, at free ports, with logs for people."""
     return DockerEnvironment(
         name=PREVIEW,
         image=environment.image,
@@ -194,10 +198,10 @@ def _for_preview(environment: Environment) -> DockerEnvironment:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """SIGTERM is Ctrl-C, too, until the block ends; and while one is seen to, others are ignored."""
+    """In this block SIGTERM acts like Ctrl-C, and further signals are ignored while the first is handled."""
 
     def interrupt(*_: object) -> None:
-        _ignore_signals()  # a second one would leave containers behind
+        _ignore_signals()  # a second signal would leave containers behind
         raise KeyboardInterrupt
 
     before = {each: signal.signal(each, interrupt) for each in _SIGNALS}
@@ -219,7 +223,7 @@ def _show(lines: Iterator[tuple[str, str]], names: list[str], *, prefix: bool = 
         print(f"{endpoint:<{width}} | {line}" if prefix else line, flush=True)
 
 
-def _known(endpoint: str | None, names: list[str], environment: Environment) -> None:
+def _check_deployed(endpoint: str | None, names: list[str], environment: Environment) -> None:
     if endpoint is not None and endpoint not in names:
         raise ConfigFault(
             f"No endpoint {endpoint!r} is deployed to {environment.name}.",
@@ -232,12 +236,16 @@ def _confirm(question: str) -> None:
     import typer
 
     if not sys.stdin.isatty():
-        raise UsageFault("Nobody is here to confirm it.", where="standard input", remedy="add --yes.")
+        raise UsageFault(
+            "Standard input is not a terminal, so nobody can confirm.",
+            where="standard input",
+            remedy="add --yes.",
+        )
     typer.confirm(question, abort=True)
 
 
 def _record(root: Path, env: str, urls: Mapping[str, str | None]) -> None:
-    """Keep the URLs where `Endpoint(id=…)` finds them; without a URL, an endpoint is taken out."""
+    """Store the URLs where `Endpoint(id=…)` finds them. An endpoint without a URL is removed from there."""
     path = root / ".flash" / "deployed" / f"{env}.json"
     try:
         before: dict[str, str] = json.loads(path.read_text())["endpoints"] if path.exists() else {}
@@ -253,7 +261,7 @@ def _record(root: Path, env: str, urls: Mapping[str, str | None]) -> None:
         part.replace(path)
     except OSError as error:
         raise OutputFault(
-            f"What is deployed cannot be written down: {error.strerror}.",
+            f"The record of deployed endpoints cannot be written: {error.strerror}.",
             where=str(path),
             remedy="make the directory writable, and deploy again.",
         ) from None

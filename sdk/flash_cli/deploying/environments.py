@@ -1,6 +1,6 @@
-"""Where an application is deployed to: the tables `[tool.flash.env.NAME]` of pyproject.toml.
+"""Environments to deploy to: the tables `[tool.flash.env.NAME]` of pyproject.toml.
 
-Every key is checked when it is read: a wrong one is a `ConfigFault` that lists what there is.
+Every key is checked when it is read. For an unknown key or a bad value, `ConfigFault` says what is allowed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ add these lines to pyproject.toml, or try `flash deploy --preview`.
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise Refused("a text")
+        raise Refused("a string that is not empty")
     return value
 
 
@@ -54,13 +54,13 @@ def _variable(name: Any) -> bool:
 
 def _variables(value: Any) -> Mapping[str, str]:
     if not isinstance(value, dict) or not all(_variable(k) and isinstance(v, str) for k, v in value.items()):
-        raise Refused('variables and their values, such as { LOG_LEVEL = "DEBUG" }')
+        raise Refused('a table of variables and strings, such as { LOG_LEVEL = "DEBUG" }')
     return MappingProxyType(dict(value))
 
 
 def _names(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(_variable(each) for each in value):
-        raise Refused('names of variables, such as ["FLASH_API_KEY"]')
+        raise Refused('a list of names of variables, such as ["FLASH_API_KEY"]')
     return tuple(value)
 
 
@@ -69,7 +69,7 @@ def _ports(value: Any) -> Mapping[str, int]:
         return isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536
 
     if not isinstance(value, dict) or not all(map(is_port, value.values())):
-        raise Refused("endpoints and their ports, such as { example-api = 8000 }")
+        raise Refused("a table of endpoints and ports, such as { example-api = 8000 }")
     return MappingProxyType(dict(value))
 
 
@@ -87,23 +87,23 @@ def _key(name: str, check: Callable[[Any], Any], default: Any = None) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """What both kinds of target are told."""
+    """The keys that all targets have."""
 
     name: str
     image: str = _key("image", _text, "flash-runtime:cpu")
     """The worker's image, for endpoints with `cpu=`."""
     gpu_image: str = _key("gpu_image", _text, "flash-runtime:cuda")
     python: str = _key("python", _one_of(*PYTHONS), DEFAULT_PYTHON)
-    """The images' Python, which the artifact is built for."""
+    """The Python version of the images. The artifact is built for it."""
     gpus: bool = _key("gpus", _switch, True)
-    """Off: endpoints with `gpu=` run on `image` without one, on a machine that has none."""
+    """False runs endpoints with `gpu=` on `image` without a GPU, for machines that have none."""
     env: Mapping[str, str] = _key("env", _variables, MappingProxyType({}))
-    """For every endpoint; over what an endpoint's own `env=` says."""
+    """Variables of every endpoint. They override an endpoint's own `env=`."""
     repository: str | None = _key("repository", _text)
-    """Where images with the artifact are pushed to (`registry.example.com/team/shop`): a cluster, or a swarm
-    of several machines, pulls them from there."""
+    """The repository for images with the artifact, such as `registry.example.com/team/shop`. A cluster, or a
+    swarm of several machines, pulls them from there."""
     secrets: tuple[str, ...] = _key("secrets", _names, ())
-    """Variables taken from the environment of who deploys."""
+    """Names of variables whose values `flash deploy` takes from its own environment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,14 +111,14 @@ class DockerEnvironment(Environment):
     """`target = "docker"`."""
 
     host: str | None = _key("host", _text)
-    """The engine, as `DOCKER_HOST` names one, which is the default."""
+    """The engine's address, in the form of `DOCKER_HOST`, which is the default."""
     mode: str = _key("mode", _one_of("engine", "swarm"), "engine")
     network: str = _key("network", _text, "bridge")
-    """The network of the engine's by which workers reach what is outside of the application."""
+    """The engine's network that connects workers to anything outside of the application."""
     bind: str = _key("bind", _text, "127.0.0.1")
-    """The address of the host that ports are published at."""
+    """The address of the host where ports are published."""
     ports: Mapping[str, int] = _key("ports", _ports, MappingProxyType({}))
-    """By endpoint; others have the first free ones from 8000 on, and keep them."""
+    """The port of each endpoint. Others get the first free port from 8000 on, and keep it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,16 +126,16 @@ class KubernetesEnvironment(Environment):
     """`target = "kubernetes"`."""
 
     context: str | None = _key("context", _text)
-    """Of the kubeconfig; without one, objects are written and not applied."""
+    """A context of the kubeconfig. Without one, objects are written to files and not applied."""
     platform: str = _key("platform", _one_of(*PLATFORMS), DEFAULT_PLATFORM)
-    """Of the cluster's machines."""
+    """The platform of the cluster's machines."""
     namespace: str = _key("namespace", _text, "default")
     artifact: str = _key("artifact", _one_of("image", "volume"), "image")
-    """How it comes into a pod: in an image that is built for it, or on a volume."""
+    """How the artifact gets into a pod: in an image that is built for it, or on a volume."""
     volume: str | None = _key("volume", _text)
     """The PersistentVolumeClaim that has the artifact."""
     url: str | None = _key("url", _template)
-    """What an ingress of yours makes of an endpoint; default: its Service's name in the cluster."""
+    """The URL of an endpoint behind your ingress. The default is the name of its Service in the cluster."""
 
 
 _KINDS: Mapping[str, type[Environment]] = {"docker": DockerEnvironment, "kubernetes": KubernetesEnvironment}
@@ -149,7 +149,7 @@ def environment_of(config: Mapping[str, Any], name: str) -> Environment:
             return DockerEnvironment(name=PREVIEW)
         known = ", ".join(sorted(tables))
         raise ConfigFault(
-            f"There is no environment {name!r}; there are: {known}."
+            f"There is no environment {name!r}. The environments are: {known}."
             if known
             else "No environment is configured.",
             where=f"pyproject.toml, [tool.flash.env.{name}]",
@@ -160,12 +160,12 @@ def environment_of(config: Mapping[str, Any], name: str) -> Environment:
     where = f"pyproject.toml, [tool.flash.env.{name}]"
     table = tables[name]
     if not isinstance(table, dict):
-        raise ConfigFault(f"{name!r} is no table.", where=where, remedy=_NO_TABLE.format(name=name))
+        raise ConfigFault(f"{name!r} is not a table.", where=where, remedy=_NO_TABLE.format(name=name))
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
         raise ConfigFault(
-            f"{name!r} cannot be a part of services' names.",
+            f"{name!r} cannot be an environment's name. The name is part of the names of services.",
             where=where,
-            remedy="name it in lower-case letters, digits and hyphens, at most 32.",
+            remedy="use up to 32 lower-case letters, digits and hyphens.",
         )
     kind = _KINDS.get(str(table.get("target")))
     if kind is None:
@@ -182,7 +182,7 @@ def environment_of(config: Mapping[str, Any], name: str) -> Environment:
 
 
 def the_only_one(config: Mapping[str, Any]) -> str:
-    """The environment where none is named. Raises `ConfigFault` unless there is exactly one."""
+    """The name of the only environment. Raises `ConfigFault` unless there is exactly one."""
     names = sorted(config.get("env") or {})
     if len(names) == 1:
         return str(names[0])
@@ -193,7 +193,7 @@ def the_only_one(config: Mapping[str, Any]) -> str:
             remedy=_NO_TABLE.format(name="production"),
         )
     raise ConfigFault(
-        f"There are several environments: {', '.join(names)}.",
+        f"The project has several environments: {', '.join(names)}.",
         where="pyproject.toml, [tool.flash.env]",
         remedy=f"name one: --env {names[0]}.",
     )

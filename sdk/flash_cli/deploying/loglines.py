@@ -1,4 +1,4 @@
-"""Workers' logs: lines of a stream, several streams at once, and JSON lines as text for a person."""
+"""Workers' logs: splits streams into lines, merges streams, and shows JSON lines as text for people."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 
 Line = tuple[str, str]
-"""The endpoint, and a line of its log."""
+"""An endpoint's name and a line of its log."""
 
 
 def lines_of(chunks: Iterable[bytes]) -> Iterator[str]:
-    """The lines of a stream; the last one may lack its end."""
+    """The lines of a stream. The last line need not end with a newline."""
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")
@@ -23,7 +23,7 @@ def lines_of(chunks: Iterable[bytes]) -> Iterator[str]:
 
 
 def merged(sources: Iterable[Callable[[], Iterator[Line]]]) -> Iterator[Line]:
-    """What all of them give, as it comes, to the last one's end; a thread each, which ends as we do."""
+    """The lines of all sources in the order in which they arrive. A daemon thread reads each source."""
     lines: queue.Queue[Line | None] = queue.Queue(1000)
 
     def read(source: Callable[[], Iterator[Line]]) -> None:
@@ -46,7 +46,7 @@ def merged(sources: Iterable[Callable[[], Iterator[Line]]]) -> Iterator[Line]:
 
 
 def readable(lines: Iterable[str]) -> list[str]:
-    """Each line's level, logger and message, and the traceback below; several lines for one, then."""
+    """Log lines as text: the level and message of each, with its traceback in the lines below."""
     text: list[str] = []
     for line in lines:
         try:
@@ -62,5 +62,5 @@ def readable(lines: Iterable[str]) -> list[str]:
 
 
 def last(lines: Iterable[str], count: int) -> str:
-    """The last of them, readable, as they stand below a fault."""
-    return "\n".join(f"    {line[:500]}" for line in readable(lines)[-count:]) or "    (its log is empty)"
+    """The last `count` lines as text, indented to stand below a fault."""
+    return "\n".join(f"    {line[:500]}" for line in readable(lines)[-count:]) or "    (the log is empty)"

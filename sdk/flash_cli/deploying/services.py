@@ -1,4 +1,4 @@
-"""What a target runs: a service for each endpoint, made of the application and the environment."""
+"""Services: what a target has to run, made from the application and the environment."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from flash_cli.faults import ConfigFault, Problem, SourceFault
 from flash_runtime.artifact.contract import HEALTH_PATH, environ, variable
 
 PORT = 80
-"""Of a worker; also of a service, inside of its network."""
+"""The port of a worker, and of a service inside its network."""
 TOKEN = variable("execute_token")
 MOST_LETTERS = 63
-"""Of a service's name: DNS has no more."""
+"""The limit that DNS sets to a service's name."""
 DRAIN_SECONDS = 40
-"""Between SIGTERM and SIGKILL: more than FLASH_DRAIN_DELAY + FLASH_DRAIN_TIMEOUT, which are 31."""
+"""Time between SIGTERM and SIGKILL. Longer than FLASH_DRAIN_DELAY + FLASH_DRAIN_TIMEOUT, which are 31 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class Service:
 
     endpoint: str
     host: str
-    """Its name on the application's network, and in names of objects: the endpoint's, as DNS allows it."""
+    """The endpoint's name in the form that DNS allows: its name on the application's network."""
     name: str
-    """Of the whole: `{project}-{environment}-{host}`."""
+    """The full name: `{project}-{environment}-{host}`."""
     base_image: str
     environ: Mapping[str, str]
     replicas: int = 1
@@ -45,7 +45,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """All that one deployment brings."""
+    """Everything that one deployment brings to its target."""
 
     services: tuple[Service, ...]
     artifact: Path
@@ -53,11 +53,11 @@ class Release:
     """The artifact's SHA-256, in hexadecimal."""
     secrets: Mapping[str, str] = field(repr=False)
     timeout: float
-    """Seconds in which every new worker must be healthy."""
+    """How many seconds every new worker has to become healthy."""
 
 
 def slug(name: str) -> str:
-    """The name in lower case, with hyphens for all that DNS does not allow."""
+    """The name in lower case, with hyphens in place of everything that DNS does not allow."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
@@ -68,13 +68,13 @@ def release_of(
     variables: Mapping[str, str],
     timeout: float,
 ) -> Release:
-    """The release of an application. `variables` are those of who deploys. Raises `Fault`."""
+    """The release of an application, with secrets from `variables`. Raises `Fault`."""
     missing = [name for name in environment.secrets if not variables.get(name)]
     if missing:
         raise ConfigFault(
-            f"Secrets of this environment are not set: {', '.join(missing)}.",
+            f"These secrets of the environment are not set: {', '.join(missing)}.",
             where=f"pyproject.toml, [tool.flash.env.{environment.name}], secrets",
-            remedy="export them before `flash deploy`.",
+            remedy="export these variables before `flash deploy`.",
         )
     with artifact.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -88,19 +88,19 @@ def release_of(
 
 
 def services_of(application: Application, environment: Environment) -> tuple[Service, ...]:
-    """A service for each endpoint. Raises `SourceFault` where a name is too long, or that of another."""
+    """A service for each endpoint. Raises `SourceFault` if a name is too long, or taken already."""
     prefix = f"{slug(application.name)}-{environment.name}"
     hosts: dict[str, DeclaredEndpoint] = {}
     for endpoint in application.endpoints:
         host = slug(endpoint.name)
         if not host or host in hosts or len(f"{prefix}-{host}") > MOST_LETTERS:
-            other = f", as {hosts[host].name!r} of {hosts[host].place} is" if host in hosts else ""
+            other = f", like {hosts[host].name!r} at {hosts[host].place}" if host in hosts else ""
             raise SourceFault(
                 Problem(
                     endpoint.place,
                     f"The endpoint {endpoint.name!r} would be the service {prefix}-{host}{other}.",
-                    "name it in letters, digits and hyphens, in another way than every other endpoint; "
-                    f"the service's name has at most {MOST_LETTERS}.",
+                    "give it a name of letters, digits and hyphens that differs from all others. "
+                    f"The service's name can have up to {MOST_LETTERS} letters.",
                 )
             )
         hosts[host] = endpoint
@@ -111,7 +111,7 @@ def services_of(application: Application, environment: Environment) -> tuple[Ser
 
 
 def _peers(hosts: Mapping[str, DeclaredEndpoint], prefix: str, environment: Environment) -> dict[str, str]:
-    """How endpoints find each other: a network of their own knows their names, a namespace the whole ones."""
+    """The variables by which endpoints find each other. In a namespace they need the services' full names."""
     before = f"{prefix}-" if isinstance(environment, KubernetesEnvironment) else ""
     peers = environ(peer_url=f"http://{before}{{resource}}:{PORT}")
     odd = {
@@ -161,14 +161,14 @@ def _limits(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _workers(workers: int | tuple[int, int] | None) -> tuple[int, int]:
-    """As `Endpoint` reads them: a number is the most, and none is (0, 1)."""
+    """The minimum and maximum, as `Endpoint` reads them: a number is the maximum, and `None` is (0, 1)."""
     if workers is None:
         return 0, 1
     return (0, workers) if isinstance(workers, int) else (workers[0], workers[1])
 
 
 def _machine(cpu: Any) -> tuple[int | None, int | None]:
-    """Virtual CPUs and GB of `cpu3c-1-2`; the first where several will do."""
+    """Virtual CPUs and GB of an instance such as `cpu3c-1-2`, or of the first in a list."""
     if cpu is None:
         return None, None
     first = cpu[0] if isinstance(cpu, list | tuple) else cpu
@@ -177,11 +177,11 @@ def _machine(cpu: Any) -> tuple[int | None, int | None]:
 
 
 def left_out(application: Application) -> Iterator[str]:
-    """What the application asks for and no target here provides, a line each."""
+    """A line for everything that the application asks for and no target provides."""
     for client in application.clients:
-        yield f"{client.place}: Endpoint(image=…) is not deployed; start that image yourself"
+        yield f"{client.place}: Endpoint(image=…) is not deployed. Start that image yourself"
     for endpoint in application.endpoints:
         if endpoint.options.get("volume"):
-            yield f"{endpoint.place}: volume= is not mounted; bring models in an image of yours"
+            yield f"{endpoint.place}: volume= is not mounted. Put the models into an image of your own"
         if endpoint.options.get("system_dependencies"):
-            yield f"{endpoint.place}: system_dependencies= are not installed; use an image that has them"
+            yield f"{endpoint.place}: system_dependencies= are not installed. Use an image that has them"

@@ -1,1 +1,1 @@
-"""Finds what the source of a project declares: from `source` over `gathering` to `discover`."""
+"""Discovery: finds the endpoints that a project's source declares. `discover` is the entry."""

@@ -1,4 +1,4 @@
-"""What endpoints may not declare, each problem with its place and remedy."""
+"""Checks: problems of the declared endpoints, each with its place and remedy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runpod_flash.paths import path_problem
 
 
 def problems_of(declarations: Sequence[Declaration]) -> list[Problem]:
-    """Every problem of these endpoints, each by itself and among each other."""
+    """Every problem of these endpoints, in each of them and between them."""
     found: list[Problem] = []
     for declaration in declarations:
         problem = declaration.problem() if declaration.is_known else None
@@ -31,7 +31,7 @@ def _all_route_problems(declaration: Declaration) -> Iterator[Problem]:
             yield Problem(
                 use.place,
                 f"duplicate route: {use.method} {use.path}, first registered at {earlier.place}",
-                "give one of the two another path or method",
+                "give one of them another path or method",
             )
 
 
@@ -43,18 +43,18 @@ def _kind_problems(declaration: Declaration) -> Iterator[Problem]:
             yield Problem(
                 declaration.uses[0].place,
                 f"cannot use Endpoint({kind}=…) as a decorator: it stands for something that runs elsewhere",
-                "Endpoint(name=…) is for code of your own",
+                "use Endpoint(name=…) for code of your own",
             )
     if direct and routes:
         yield Problem(
             direct[0].place,
-            f"an Endpoint has routes or decorates a function: this one has a route at {routes[0].place}",
+            f"an Endpoint has either routes or one function, and this one has a route at {routes[0].place}",
             "use another Endpoint for this function",
         )
     elif len(direct) > 1:
         yield Problem(
             direct[1].place,
-            f"an Endpoint decorates one function, and this one decorates `{direct[0].definition.name}` too",
+            f"an Endpoint decorates one function, and this one decorates `{direct[0].definition.name}`",
             "give each function its own @Endpoint(name=…)",
         )
 
@@ -62,7 +62,7 @@ def _kind_problems(declaration: Declaration) -> Iterator[Problem]:
 def _name_problems(declaration: Declaration) -> Iterator[Problem]:
     name = declaration.name
     if name is None and declaration.options.get("id") is not None:
-        return  # it is refused as such
+        return  # an id is refused anyway
     if name is None:
         yield Problem(
             declaration.place,
@@ -72,7 +72,7 @@ def _name_problems(declaration: Declaration) -> Iterator[Problem]:
     elif not isinstance(name, str) or not name.strip() or not name.isprintable() or set(name) & set("/{}?#"):
         yield Problem(
             declaration.place,
-            f"{name!r} cannot be an endpoint's name: it is a part of URLs",
+            f"{name!r} cannot be an endpoint's name: the name is part of URLs",
             "use letters, digits and hyphens",
         )
 
@@ -86,15 +86,15 @@ def _route_problems(use: Use) -> Iterator[Problem]:
         yield Problem(use.place, *problem)
         return
     for what in path_problems(path):
-        yield Problem(use.place, f"the path {what}", "write it as in /users/{user_id}")
-    lacking = (
+        yield Problem(use.place, f"the path {what}", "write it like /users/{user_id}")
+    missing = (
         [] if use.parameters is None else [each for each in parameters_of(path) if each not in use.parameters]
     )
-    for each in lacking:
+    for each in missing:
         yield Problem(
             use.place,
             f"the path {path} has {{{each}}}, and `{use.definition.name}` takes no `{each}`",
-            f"write def {use.definition.name}({each}, …), or take it out of the path",
+            f"write def {use.definition.name}({each}, …), or remove {{{each}}} from the path",
         )
     if use.is_class:
         yield Problem(use.place, "a class cannot be the handler of a route", "decorate a function")
@@ -109,12 +109,12 @@ def _names_twice(declarations: Iterable[Declaration]) -> Iterator[Problem]:
                 yield Problem(
                     each.place,
                     f"two endpoints have the name {each.name!r}: the other is at {earlier.place}",
-                    "give one of the two another name",
+                    "give one of them another name",
                 )
 
 
 def _functions_twice(declarations: Iterable[Declaration]) -> Iterator[Problem]:
-    """Functions are called by name over all of the application, so each name is one function's."""
+    """Functions are called by name across the application, so two functions must not share a name."""
     seen: dict[str, Use] = {}
     for use in (use for each in declarations for use in each.uses):
         earlier = seen.setdefault(use.definition.name, use)
@@ -122,5 +122,5 @@ def _functions_twice(declarations: Iterable[Declaration]) -> Iterator[Problem]:
             yield Problem(
                 use.place,
                 f"two functions have the name `{use.definition.name}`: the other is at {earlier.place}",
-                "give one of the two another name",
+                "give one of them another name",
             )

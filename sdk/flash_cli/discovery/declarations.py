@@ -1,4 +1,4 @@
-"""Endpoints as they are being gathered, from the source and where that does not say from the live module."""
+"""Declarations: endpoints while discovery collects them, from the source or from an imported module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flash_cli.faults import Problem
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One decorator on a function or class: of a route where it has a method and a path."""
+    """One decorator on a function or class. With a method and a path it is a route."""
 
     module: Module
     definition: Definition
@@ -27,14 +27,14 @@ class Use:
     path: Any = None
 
     def function(self) -> Function:
-        """The record that the manifest is written from."""
+        """The record for the manifest."""
         node = self.definition
         methods = tuple(_public_methods(node)) if isinstance(node, ast.ClassDef) else ()
         return Function(
             name=node.name,
             module=self.module.name,
             place=Place(self.module.path, node.lineno),
-            # A class is asynchronous where one of its methods is, as the vendor has it.
+            # As at the vendor's, a class is asynchronous if one of its methods is.
             is_async=isinstance(node, ast.AsyncFunctionDef)
             or any(isinstance(each, ast.AsyncFunctionDef) for each in methods),
             is_class=self.is_class,
@@ -51,7 +51,7 @@ class Use:
 
     @property
     def parameters(self) -> frozenset[str] | None:
-        """The names that the function takes; None where it takes any."""
+        """The names of the function's parameters, or `None` if it takes any."""
         if isinstance(self.definition, ast.ClassDef) or self.definition.args.kwarg is not None:
             return None
         args = self.definition.args
@@ -60,16 +60,16 @@ class Use:
 
 @dataclass(slots=True)
 class Declaration:
-    """One `Endpoint(...)` of the source. What it is given is known later than where it is."""
+    """One `Endpoint(...)` of the source. Its place is known first, and its arguments later."""
 
     place: Place
     last_line: int
     variable: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    """All of the constructor's arguments, `name` among them."""
+    """The constructor's arguments by name, including `name`."""
     uses: list[Use] = field(default_factory=list)
     is_known: bool = False
-    """Whether `options` are what it is given; else it is doubtful or refused."""
+    """Whether `options` has the real arguments. Otherwise they are unknown or refused."""
 
     @property
     def routes(self) -> list[Use]:
@@ -77,23 +77,23 @@ class Declaration:
 
     @property
     def name(self) -> Any:
-        """As given, or that of the function that it decorates."""
+        """The given name, or the name of the function that the endpoint decorates."""
         given = self.options.get("name")
         if given is None and self.uses and not self.routes:
             return self.uses[0].definition.name
         return given
 
     def problem(self) -> Problem | None:
-        """What the SDK says of its arguments, by making such an `Endpoint` and placing it."""
+        """The SDK's error for these arguments, found by making such an `Endpoint`."""
         try:
             endpoint = runpod_flash.Endpoint(**self.options)
             json.dumps(dict(placement_of(endpoint, bool(self.routes), "3.12")))
         except (AttributeError, TypeError, ValueError) as error:
-            # The SDK names the line that called it, which is one above, and no one's to mend.
+            # The SDK names the line that called it, which is the one above and not the user's.
             text = re.sub(rf" at {re.escape(__file__)}:\d+", "", str(error))
             text = text.replace("Endpoint.__init__()", "Endpoint()")
             what, _, fix = text.partition(" Fix: ")
-            return Problem(self.place, what, fix or "mend the arguments of this Endpoint")
+            return Problem(self.place, what, fix or "correct the arguments of this Endpoint")
         return None
 
 
@@ -106,7 +106,7 @@ def _required(args: ast.arguments) -> Iterator[tuple[str, str]]:
 
 
 def _public_methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Methods that are called on an instance: no properties, static or class methods."""
+    """The public methods of instances, without properties, static methods and class methods."""
     for each in node.body:
         if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and not each.name.startswith("_"):
             words = {

@@ -1,7 +1,7 @@
-"""Discovery: from a project to the `Application` that its source declares.
+"""Discovery: finds the `Application` that a project's source declares.
 
-The source is read, not run. Only a module that says of an endpoint no more than that there is one, or lacks
-one of its values, is imported: in a child process, with this SDK.
+The source is parsed and not run. A module is imported only if its source does not state an endpoint's values,
+or how the endpoint is made. The import happens in a child process, with this SDK.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flash_cli.discovery.values import BadValue, Sources, Unknowable
 from flash_cli.faults import NothingFoundFault, Problem, SourceFault
 from flash_cli.project import Project
 
-_EXAMPLE = """write one, in main.py say:
+_EXAMPLE = """write an endpoint, for example in main.py:
     from runpod_flash import Endpoint
     api = Endpoint(name="my-api", cpu="cpu3c-1-2")
     @api.get("/hello")
@@ -30,10 +30,10 @@ _EXAMPLE = """write one, in main.py say:
 
 
 def discover(project: Project) -> Application:
-    """What the project declares. Raises `SourceFault` with every problem, or `NothingFoundFault`."""
+    """The application of the project. Raises `SourceFault` with every problem, or `NothingFoundFault`."""
     modules = _modules(project)
     gathered = gather(modules)
-    _ask_modules(project, modules, gathered)
+    _import_doubtful(project, modules, gathered)
     declarations = [each for each in gathered.declarations if _is_deployed(each)]
     problems = [*gathered.problems, *problems_of(declarations), *missing(project.root, modules, declarations)]
     if problems:
@@ -60,7 +60,7 @@ def _modules(project: Project) -> dict[str, Module]:
     modules: dict[str, Module] = {}
     problems: list[Problem] = []
     was_enabled = gc.isenabled()
-    gc.disable()  # trees are all that is made here, and searching them for garbage takes half as long again
+    gc.disable()  # searching the parsed trees for garbage would take half as long again
     try:
         for path in project.files():
             if path.endswith(".py"):
@@ -78,8 +78,8 @@ def _modules(project: Project) -> dict[str, Module]:
     return modules
 
 
-def _ask_modules(project: Project, modules: Mapping[str, Module], gathered: Gathered) -> None:
-    """Import the modules in doubt, and fill in what they say."""
+def _import_doubtful(project: Project, modules: Mapping[str, Module], gathered: Gathered) -> None:
+    """Import the modules whose source leaves doubts, and fill in what they contain."""
     live: dict[str, tuple[LiveEndpoint, ...]] = {}
     for name, doubt in gathered.doubts.items():
         try:
@@ -93,10 +93,10 @@ def _ask_modules(project: Project, modules: Mapping[str, Module], gathered: Gath
         here = [each for each in made if each.path == modules[name].path]
         for each, found in _paired(gathered, here):
             declaration = found or Declaration(Place(each.path, each.line), each.line, each.variable)
-            if found is None and name in gathered.unsaid:
+            if found is None and name in gathered.unlisted:
                 gathered.declarations.append(declaration)
             _set_options(gathered, sources, declaration, each)
-    for name in sorted(gathered.unsaid & live.keys()):
+    for name in sorted(gathered.unlisted & live.keys()):
         for declaration in gathered.declarations:
             declaration.uses = [use for use in declaration.uses if use.module is not modules[name]]
         for each, found in _paired(gathered, live[name]):
@@ -107,7 +107,7 @@ def _ask_modules(project: Project, modules: Mapping[str, Module], gathered: Gath
 def _paired(
     gathered: Gathered, live: Iterable[LiveEndpoint]
 ) -> list[tuple[LiveEndpoint, Declaration | None]]:
-    """Each live endpoint with its declaration: that of its line, in order where a line made several."""
+    """Each live endpoint with the declaration at its line, if there is one."""
     pairs: list[tuple[LiveEndpoint, Declaration | None]] = []
     taken: set[int] = set()
     for each in live:
@@ -124,13 +124,13 @@ def _paired(
 
 def _set_options(gathered: Gathered, sources: Sources, declaration: Declaration, live: LiveEndpoint) -> None:
     for name, what in live.opaque.items():
-        text = f"`{name}` of this Endpoint is {what}, which no manifest can say"
+        text = f"`{name}` of this Endpoint is {what}, which a manifest cannot contain"
         gathered.problems.append(Problem(declaration.place, text, "give it a value of plain Python"))
     try:
         declaration.options = {name: _live_value(sources, text) for name, text in live.arguments.items()}
         declaration.is_known = True
     except (Unknowable, BadValue) as error:
-        gathered.problems.append(Problem(declaration.place, str(error), "mend this value"))
+        gathered.problems.append(Problem(declaration.place, str(error), "correct this value"))
 
 
 _LIVE = Module("", ast.parse("from runpod_flash import *"))
@@ -147,7 +147,7 @@ def _add_uses(
     declared: Declaration,
     live: LiveEndpoint,
 ) -> None:
-    """The functions that `module` gave to the endpoint."""
+    """Add the functions that `module` gave to the endpoint."""
     for function in live.functions:
         if function.path != module.path:
             continue
@@ -156,12 +156,12 @@ def _add_uses(
         if use is not None:
             declared.uses.append(Use(*use, place, function.method, function.route))
         else:
-            what = f"`{function.name}` is no function of a module's top level, so no worker finds it"
-            gathered.problems.append(Problem(place, what, "define it there, with def"))
+            what = f"`{function.name}` is not defined at a module's top level, so a worker cannot find it"
+            gathered.problems.append(Problem(place, what, "define it at the top level, with def"))
 
 
 def _decorated_at(module: Module, live: LiveFunction) -> tuple[Module, Definition] | None:
-    """The function with a decorator at that line: what wraps it may have another name."""
+    """The function with a decorator at that line. A wrapper may give it another name."""
     for definition in _definitions(module):
         for each in definition.decorator_list:
             if each.lineno <= live.line <= (each.end_lineno or each.lineno):
@@ -170,7 +170,7 @@ def _decorated_at(module: Module, live: LiveFunction) -> tuple[Module, Definitio
 
 
 def _named(module: Module | None, live: LiveFunction) -> tuple[Module, Definition] | None:
-    """The function of that name, where no decorator is: `api.get("/x")(function)`."""
+    """The function of that name, for calls without a decorator: `api.get("/x")(function)`."""
     found = [each for each in _definitions(module) if each.name == live.name] if module else []
     return (module, found[-1]) if module and found else None
 
@@ -182,7 +182,7 @@ def _definitions(module: Module) -> Iterator[Definition]:
 
 
 def _is_deployed(declaration: Declaration) -> bool:
-    """Whether it has functions, or an image: `Endpoint(id=…)`, and one that nothing uses, are neither."""
+    """Whether it has functions or an image. `Endpoint(id=…)` and an unused endpoint have neither."""
     return bool(declaration.uses) or declaration.options.get("image") is not None
 
 
@@ -199,17 +199,17 @@ def _declared(declaration: Declaration, names: set[str]) -> DeclaredEndpoint:
 
 
 def _called(use: Use) -> Iterator[str]:
-    """The names that a function calls."""
+    """The names of the functions that a function calls."""
     for node in ast.walk(use.definition):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             yield node.func.id
 
 
 def _nothing_found(project: Project, modules: Mapping[str, Module], gathered: Gathered) -> NothingFoundFault:
-    idle = [each for each in gathered.declarations if each.options.get("id") is None]
-    if idle:
+    unused = [each for each in gathered.declarations if each.options.get("id") is None]
+    if unused:
         return NothingFoundFault(
-            f"The Endpoint of {idle[0].place} has no routes and decorates no function.",
+            f"The Endpoint at {unused[0].place} has no routes and decorates no function.",
             where=str(project.root),
             remedy=_EXAMPLE,
         )

@@ -1,4 +1,4 @@
-"""Finds the `Endpoint(...)`s of a project's modules and what they decorate, by their source."""
+"""Gathering: finds the `Endpoint(...)` calls in a project's source, and what they decorate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DEEPEST = 20
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Why a module has to be imported: what of it the source does not say, and where."""
+    """Why a module has to be imported: what its source does not state, and where."""
 
     place: Place
     what: str
@@ -31,46 +31,47 @@ class Doubt:
 
 @dataclass(slots=True)
 class Gathered:
-    """What the source says, and what it does not: `doubts` by the module's name."""
+    """What the source states, and what it does not: `doubts`, by the module's name."""
 
     declarations: list[Declaration] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     doubts: dict[str, Doubt] = field(default_factory=dict)
-    unsaid: set[str] = field(default_factory=set)
-    """Of these, the modules of which not even the endpoints and routes are known; the others lack values."""
+    unlisted: set[str] = field(default_factory=set)
+    """The modules whose endpoints and routes are in doubt. The other doubts are only about values."""
 
 
 def gather(modules: Mapping[str, Module]) -> Gathered:
-    """Read the modules, which are by their names, as far as they can have to do with endpoints."""
+    """Read the modules that can have to do with endpoints. `modules` has all by name."""
     gatherer = _Gatherer(Sources(modules))
-    for module in _concerned(modules):
+    for module in _relevant(modules):
         gatherer.read(module)
     return gatherer.gathered
 
 
-def _concerned(modules: Mapping[str, Module]) -> list[Module]:
-    """Those that mention the SDK, and those that import such a one, however many lie between; in order.
+def _relevant(modules: Mapping[str, Module]) -> list[Module]:
+    """The modules that mention the SDK, and those that import them, directly or not, in order.
 
-    Also where the import lacks a part of the module's name, which is a mistake to tell of.
+    An import counts even if a part of the module's name is missing, so that the mistake can be reported.
     """
     importers: dict[str, list[str]] = {}
     for module in modules.values():
         for _, dotted, _ in module.imports():
             importers.setdefault(dotted, []).append(module.name)
     waiting = [module.name for module in modules.values() if module.mentions_sdk]
-    concerned = set(waiting)
+    relevant = set(waiting)
     while waiting:
         parts = waiting.pop().split(".")
         for written in (".".join(parts[start:]) for start in range(len(parts))):
             for name in importers.get(written, ()):
-                if name not in concerned:
-                    concerned.add(name)
+                if name not in relevant:
+                    relevant.add(name)
                     waiting.append(name)
-    return [module for module in modules.values() if module.name in concerned]
+    return [module for module in modules.values() if module.name in relevant]
 
 
 Owner = Declaration | Literal["made"]
-"""Whose a route is. `made`: an endpoint of a loop, a function or a collection, which no source shows."""
+"""The endpoint of a route. `made` is one that a loop, a function or a collection makes: the source does not
+show which."""
 
 
 class _Gatherer:
@@ -81,7 +82,7 @@ class _Gatherer:
         self._declared: dict[tuple[str, int, int], Declaration] = {}
 
     def read(self, module: Module) -> None:
-        """Take down the endpoints of a module and its decorators, in the order of the source."""
+        """Collect the endpoints and decorators of a module, in the order of the source."""
         for statement, in_block in module.statements():
             if isinstance(statement, ast.ImportFrom) and statement.module == SDK and not in_block:
                 self._check_import(module, statement)
@@ -95,9 +96,9 @@ class _Gatherer:
     def _check_import(self, module: Module, statement: ast.ImportFrom) -> None:
         for alias in statement.names:
             if alias.name != "*" and not hasattr(runpod_flash, alias.name):
-                remedy = f"it has {', '.join(runpod_flash.__all__)}"
+                remedy = f"import one of {', '.join(runpod_flash.__all__)}"
                 if alias.name == "remote":
-                    remedy = "write @Endpoint(name=…) where @remote(…) stands"
+                    remedy = "write @Endpoint(name=…) in place of @remote(…)"
                 self._refuse(module.place(statement), f"this runpod_flash has no {alias.name!r}", remedy)
 
     def _read_assignment(self, module: Module, statement: ast.stmt, value: ast.expr, in_block: bool) -> None:
@@ -158,7 +159,7 @@ class _Gatherer:
         return None
 
     def _check_stranger(self, module: Module, decorator: ast.expr, node: ast.expr) -> None:
-        """Refuse a route of something that is imported from nowhere: it would be left out without a word."""
+        """Refuse a route on a name that cannot be imported. It would be left out silently otherwise."""
         while isinstance(node, ast.Attribute):
             node = node.value
         bindings = module.bindings.get(node.id, []) if isinstance(node, ast.Name) else []
@@ -169,10 +170,10 @@ class _Gatherer:
         if meant or importlib.util.find_spec(imported.module.partition(".")[0]) is None:
             self._refuse(
                 module.place(decorator),
-                f"`{imported.module}` is no module of the project, so whose route this is cannot be told",
-                f"import from `{meant[0]}`: names are those of the project's root, where the worker looks"
+                f"`{imported.module}` is not a module of the project, so this route's endpoint is unknown",
+                f"import from `{meant[0]}`: the worker imports modules by their names from the project's root"
                 if meant
-                else "mend the import, or take the route away",
+                else "correct the import, or remove the route",
             )
 
     def _decorate(self, module: Module, definition: Definition, decorator: ast.expr, owner: Owner) -> None:
@@ -196,7 +197,7 @@ class _Gatherer:
         if method not in METHODS:
             return self._refuse(
                 place,
-                f"unknown method: an Endpoint has no .{attribute}()",
+                f"an Endpoint has no method .{attribute}()",
                 f"use one of {', '.join(f'.{each.lower()}(path)' for each in METHODS)}",
             )
         try:
@@ -208,7 +209,7 @@ class _Gatherer:
         if path is None:
             return self._refuse(
                 place,
-                f"a route takes a path and nothing else, and this is @{ast.unparse(decorator)}",
+                f"a route takes only a path, and this is @{ast.unparse(decorator)}",
                 f'write @{ast.unparse(_function(decorator))}("/path")',
             )
         owner.uses.append(Use(module, definition, place, method, path))
@@ -239,7 +240,7 @@ class _Gatherer:
                 what = f"{_argument(call, error.node)} of this Endpoint, `{error}`,"
                 self.gathered.doubts.setdefault(module.name, Doubt(module.place(call), what))
         except BadValue as error:
-            self._refuse(error.module.place(error.node), str(error), "mend this value")
+            self._refuse(error.module.place(error.node), str(error), "correct this value")
         return declaration
 
     def _arguments(self, module: Module, call: ast.Call) -> dict[str, Any]:
@@ -249,7 +250,7 @@ class _Gatherer:
         return {**({"name": positional[0]} if positional else {}), **self._sources.arguments(module, call)}
 
     def _owner(self, module: Module, node: ast.expr, depth: int = _DEEPEST) -> Owner | None:
-        """The endpoint that an expression stands for."""
+        """The endpoint that an expression stands for, if any."""
         if isinstance(node, ast.Call) and self._makers.is_endpoint(module, node.func):
             return self._declare(module, node, None)
         held = self._sources.resolve(module, node)
@@ -269,24 +270,28 @@ class _Gatherer:
             if isinstance(value, ast.Name | ast.Attribute):
                 return self._owner(held.module, value, depth - 1)
         values = [each.value for each in assigned if each.value is not None]
-        return "made" if any(self._has_to_do(held.module, value, depth - 1) for value in values) else None
+        return (
+            "made"
+            if any(self._involves_endpoints(held.module, value, depth - 1) for value in values)
+            else None
+        )
 
-    def _has_to_do(self, module: Module, node: ast.expr, depth: int = _DEEPEST) -> bool:
-        """Whether it makes endpoints or is made of some: a collection, a loop's iterable, a wrapper."""
+    def _involves_endpoints(self, module: Module, node: ast.expr, depth: int = _DEEPEST) -> bool:
+        """Whether an expression makes endpoints or contains some, like a collection or a wrapper."""
         names = (each for each in ast.walk(node) if isinstance(each, ast.Name))
         return self._makers.is_making(module, node) or any(self._owner(module, name, depth) for name in names)
 
     def _is_method(self, module: Module, node: ast.Name) -> bool:
-        """Whether it is a name for something of an endpoint's: `get = api.get`."""
+        """Whether a name stands for an endpoint's method, as in `get = api.get`."""
         held = self._sources.resolve(module, node)
         return isinstance(held, Held) and any(
-            self._has_to_do(held.module, each.value)
+            self._involves_endpoints(held.module, each.value)
             for each in held.module.bindings[held.name]
             if isinstance(each, Assigned) and each.value is not None
         )
 
     def _is_registering(self, module: Module, node: ast.expr) -> bool:
-        """Whether it adds routes without a decorator: `api.get("/x")(function)`, `add_routes(api)`."""
+        """Whether it adds routes without a decorator, like `api.get("/x")(function)` or `add_routes(api)`."""
         for call in calls(node):
             if isinstance(call.func, ast.Call) and isinstance(call.func.func, ast.Attribute):
                 if self._owner(module, call.func.func.value) is not None:
@@ -299,7 +304,7 @@ class _Gatherer:
 
     def _doubt(self, module: Module, node: ast.stmt | ast.expr, what: str) -> None:
         self.gathered.doubts.setdefault(module.name, Doubt(module.place(node), what))
-        self.gathered.unsaid.add(module.name)
+        self.gathered.unlisted.add(module.name)
 
     def _refuse(self, place: Place, what: str, remedy: str) -> None:
         self.gathered.problems.append(Problem(place, what, remedy))
@@ -315,7 +320,7 @@ def _function(decorator: ast.expr) -> ast.expr:
 
 
 def _argument(call: ast.Call, node: ast.expr) -> str:
-    """Which argument of the call holds this expression."""
+    """The name of the argument that holds this expression."""
     for keyword in call.keywords:
         if any(each is node for each in ast.walk(keyword.value)):
             return f"`{keyword.arg}`" if keyword.arg else "`**`"

@@ -1,4 +1,4 @@
-"""The child process of `live_modules.py`: imports one module and writes down what endpoints it makes.
+"""The child process of `live_modules.py`: imports one module and records the endpoints that it makes.
 
 python -m flash_cli.discovery.live_child ROOT MODULE ANSWER
 """
@@ -23,11 +23,11 @@ _METHODS = ("get", "post", "put", "delete", "patch")
 
 
 class Opaque(Exception):
-    """No expression stands for this value."""
+    """A value that cannot be written as an expression."""
 
 
 class _Recorder:
-    """Takes down each `Endpoint` that is made under the root, and each function that one decorates."""
+    """Records each `Endpoint` that code under the root makes, and each function that one decorates."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -36,7 +36,7 @@ class _Recorder:
         self.endpoints: list[Endpoint] = []
 
     def watch(self) -> None:
-        """Wrap the SDK's methods, in this process and for good."""
+        """Wrap the SDK's methods, permanently in this process."""
         initialise, call = Endpoint.__init__, Endpoint.__call__
 
         @functools.wraps(initialise)
@@ -59,7 +59,7 @@ class _Recorder:
             setattr(Endpoint, name, self._route(name, getattr(Endpoint, name)))
 
     def name_variables(self, module: Any) -> None:
-        """Note which names of the module hold endpoints."""
+        """Record which names of the module hold endpoints."""
         for name, value in vars(module).items():
             if isinstance(value, Endpoint) and id(value) in self._by_id:
                 entry = self._by_id[id(value)]
@@ -82,7 +82,7 @@ class _Recorder:
         return route
 
     def _place(self, frame: FrameType | None) -> tuple[str, int] | None:
-        """The line at a top level of the project's that led here: a factory's caller, not the factory."""
+        """The line of a module's top level that led here: a factory's caller, not the factory."""
         while frame is not None:
             file = Path(frame.f_code.co_filename)
             if frame.f_code.co_name == "<module>" and file.is_relative_to(self._root):
@@ -101,7 +101,7 @@ class _Recorder:
         entry |= {"arguments": arguments, "opaque": opaque, "functions": []}
         self.made.append(entry)
         self._by_id[id(endpoint)] = entry
-        self.endpoints.append(endpoint)  # as long as it lives, its id is its own
+        self.endpoints.append(endpoint)  # keeps its id from being reused
 
     def _decorated(
         self, endpoint: Endpoint, target: Any, method: str | None, path: str | None, frame: FrameType
@@ -116,7 +116,7 @@ class _Recorder:
 
 
 def expression(value: Any, depth: int = 20) -> str:
-    """The value as an expression over `runpod_flash`'s names. Raises `Opaque` where there is none."""
+    """The value as an expression of Python and `runpod_flash`'s names. Raises `Opaque` if it has none."""
     if value is None or type(value) in (bool, int, float, str):
         return repr(value)
     if not depth:
@@ -144,7 +144,7 @@ def expression(value: Any, depth: int = 20) -> str:
 
 
 def main(root: str, module: str, answer: str) -> None:
-    """Import the module and write the answer: the endpoints, or the error in one line."""
+    """Import the module and write the answer: the endpoints, or the error as one line."""
     sys.path[:] = [root, *(entry for entry in sys.path if entry not in ("", root))]
     recorder = _Recorder(Path(root))
     recorder.watch()
@@ -160,4 +160,4 @@ def main(root: str, module: str, answer: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    os._exit(0)  # threads that user code started would keep it from ending
+    os._exit(0)  # threads of user code would keep the process alive

@@ -1,7 +1,7 @@
-"""Values that the source alone does not say: a module is imported in a process of its own, and read there.
+"""Live modules: imports a module in a child process, for values that its source does not state.
 
-What comes back is text: each argument as an expression of Python's, which `values.py` reads as it reads the
-source. Nothing that user code made is unpickled here, and what it prints goes nowhere.
+The child returns text: each argument as a Python expression, which `values.py` reads like source. So no data
+from user code is unpickled here. The output of user code is discarded.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ from pathlib import Path
 from typing import Any
 
 TIME_LIMIT = 30.0
-"""Seconds that a module may take, as at the vendor's."""
+"""How many seconds the import of a module may take, as at the vendor's."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveFunction:
-    """A function or a class that was decorated; with a method and a route it is a handler."""
+    """A decorated function or class. With a method and a route it is a handler."""
 
     path: str
     line: int
-    """Where a module's top level decorated it."""
+    """The line of a module's top level that decorated it."""
     module: str
     name: str
-    """What it says of itself; a wrapper may say something else."""
+    """Its own name. A wrapper may have another one."""
     method: str | None
     route: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class LiveEndpoint:
-    """An `Endpoint` that was made while a module was imported, at a line of the file `path`."""
+    """An `Endpoint` that was made during the import of a module, at a line of the file `path`."""
 
     path: str
     line: int
     variable: str | None
     arguments: dict[str, str]
-    """By name, each an expression."""
+    """The arguments by name, each as an expression."""
     opaque: dict[str, str]
-    """Arguments that no expression stands for: what they are."""
+    """The arguments that cannot be written as an expression, each with what it is."""
     functions: tuple[LiveFunction, ...]
 
 
 class ImportFailed(Exception):
-    """The module could not be imported; the text is one line."""
+    """The module could not be imported. The text is one line."""
 
 
 def endpoints_of(root: Path, module: str) -> tuple[LiveEndpoint, ...]:
@@ -71,7 +71,7 @@ def endpoints_of(root: Path, module: str) -> tuple[LiveEndpoint, ...]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # What user code starts ends with it.
+            # A group of its own, so that processes of user code end with it.
             start_new_session=True,
         )
         try:
@@ -82,7 +82,7 @@ def endpoints_of(root: Path, module: str) -> tuple[LiveEndpoint, ...]:
             try:
                 os.killpg(process.pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
-                pass  # macOS says EPERM of a group that has ended
+                pass  # macOS reports EPERM for a group that has ended
             process.wait()
         try:
             document = json.loads(answer.read_bytes())

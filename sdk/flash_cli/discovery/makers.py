@@ -1,4 +1,4 @@
-"""Which expressions of the source make endpoints: `Endpoint(...)`, and calls of what makes some in turn."""
+"""Makers: finds expressions that make endpoints: `Endpoint(...)`, and calls of functions that do so."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from flash_cli.discovery.values import Held, Sdk, Sources
 
 
 class Makers:
-    """Answers of one project's sources."""
+    """Knows which names of one project make endpoints."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._known: dict[tuple[str, str], bool] = {}
 
     def is_endpoint(self, module: Module, node: ast.expr) -> bool:
-        """Whether it is the SDK's `Endpoint`, by whatever name."""
+        """Whether the expression is the SDK's `Endpoint`, under any name."""
         return self._sources.resolve(module, node) == Sdk("Endpoint")
 
     def is_making(self, module: Module, node: ast.AST) -> bool:
-        """Whether it makes endpoints that have functions, itself or by calling what does."""
+        """Whether the code makes endpoints that can have functions, directly or by a call."""
         return any(
             (self.is_endpoint(module, call.func) and not is_client(call)) or self._makes(module, call.func)
             for call in calls(node)
         )
 
     def _makes(self, module: Module, node: ast.expr) -> bool:
-        """Whether a call of it makes endpoints."""
+        """Whether calling the expression makes endpoints."""
         held = self._sources.resolve(module, node)
         if not isinstance(held, Held):
             return False
         key = (held.module.name, held.name)
         if key not in self._known:
-            self._known[key] = False  # while it is looked at: a function may call itself
+            self._known[key] = False  # for now: a function may call itself
             bindings = held.module.bindings[held.name]
             self._known[key] = any(self._makes_by(held.module, binding) for binding in bindings)
         return self._known[key]
 
     def _makes_by(self, module: Module, binding: Binding) -> bool:
-        """The same of a name with this binding: a function, a subclass, `partial(Endpoint, …)`."""
+        """Whether it binds a function, a subclass or a `partial(Endpoint, …)` that makes endpoints."""
         match binding:
             case Assigned(value=ast.Call(args=args)):
                 return any(self.is_endpoint(module, each) for each in args)
@@ -53,10 +53,10 @@ class Makers:
 
 
 def calls(node: ast.AST) -> Iterator[ast.Call]:
-    """Every call in it, however deep."""
+    """Every call in the code, at any depth."""
     return (each for each in ast.walk(node) if isinstance(each, ast.Call))
 
 
 def is_client(call: ast.Call) -> bool:
-    """Whether this `Endpoint(...)` stands for one that exists already."""
+    """Whether this `Endpoint(...)` stands for an existing endpoint."""
     return any(keyword.arg == "id" for keyword in call.keywords)

@@ -1,6 +1,6 @@
-"""Where a resource runs, as the manifest says it: keys of the vendor's platform, filled as its build does.
+"""Placement: the manifest's keys for the vendor's platform, which say where a resource runs.
 
-This project's worker reads none of them; `flash deploy` reads what a container engine has a word for.
+The values are those of the vendor's own build. This project's worker does not read these keys.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _POOLS: dict[GpuGroup, tuple[GpuType, ...]] = {
     ),
     GpuGroup.BLACKWELL_180: (GpuType.NVIDIA_B200,),
 }
-"""The models in each pool."""
+"""The GPU models in each pool."""
 
 _IMAGES = {
     (True, True): "runpod/flash-lb-cpu",
@@ -49,7 +49,7 @@ _IMAGES = {
     (False, True): "runpod/flash-cpu",
     (False, False): "runpod/flash",
 }
-"""The vendor's worker images, by whether a resource is load-balanced and whether it is without a GPU."""
+"""The vendor's worker images, by whether a resource is load-balanced and whether it has no GPU."""
 
 _TYPES = {
     (True, True): "CpuLiveLoadBalancer",
@@ -59,18 +59,18 @@ _TYPES = {
 }
 
 _DISK_PER_CPU = {"cpu3g": 10, "cpu3c": 10, "cpu5c": 15}
-"""GB of container disk that the platform grants for each virtual CPU."""
+"""How many GB of container disk the platform grants for each virtual CPU."""
 
 
 def resource_type(endpoint: Endpoint, is_load_balanced: bool) -> str:
-    """The vendor's class of resource."""
+    """The vendor's class for a resource of this kind."""
     return _TYPES[is_load_balanced, endpoint.is_cpu]
 
 
 def placement_of(endpoint: Endpoint, is_load_balanced: bool, python: str) -> Iterator[tuple[str, Any]]:
-    """Keys and values, in the vendor's order; `python` is the version of its worker image.
+    """The keys and values, in the vendor's order. `python` is the version in its worker image.
 
-    Raises `ValueError`, `TypeError` or `AttributeError` where the endpoint was given what is no such value.
+    Raises `ValueError`, `TypeError` or `AttributeError` if a value of the endpoint has the wrong type.
     """
     if endpoint.max_concurrency > 1 and not is_load_balanced:
         yield "max_concurrency", endpoint.max_concurrency
@@ -87,8 +87,8 @@ def placement_of(endpoint: Endpoint, is_load_balanced: bool, python: str) -> Ite
     if endpoint.datacenter:
         yield "locations", ",".join(each.value for each in datacenters(endpoint.datacenter))
     if not endpoint.is_cpu:
-        asked = endpoint.min_cuda_version
-        yield "minCudaVersion", "12.8" if asked is None else CudaVersion(_value(asked)).value
+        cuda = endpoint.min_cuda_version
+        yield "minCudaVersion", "12.8" if cuda is None else CudaVersion(_value(cuda)).value
     if endpoint.env is not None:
         yield "env", dict(endpoint.env)
     if endpoint.volume:
@@ -97,12 +97,12 @@ def placement_of(endpoint: Endpoint, is_load_balanced: bool, python: str) -> Ite
 
 
 def gpu_ids(gpus: Iterable[GpuGroup | GpuType]) -> str:
-    """Pools, and with a minus the models of these that were not asked for; sorted, separated by commas."""
-    asked = list(gpus)
-    if any(each.value == GpuGroup.ANY.value for each in asked):
+    """The pools, and with a minus the unwanted models in them, sorted and separated by commas."""
+    wanted = list(gpus)
+    if any(each.value == GpuGroup.ANY.value for each in wanted):
         return ",".join(sorted(group.value for group in set(GpuGroup.all())))
-    models = {each for each in asked if isinstance(each, GpuType)}
-    groups = {each for each in asked if isinstance(each, GpuGroup)}
+    models = {each for each in wanted if isinstance(each, GpuType)}
+    groups = {each for each in wanted if isinstance(each, GpuGroup)}
     pools = {pool for pool, types in _POOLS.items() if models & set(types)}
     unwanted = {model.value for pool in pools - groups for model in _POOLS[pool] if model not in models}
     named = sorted(pool.value for pool in pools | groups)
@@ -110,13 +110,13 @@ def gpu_ids(gpus: Iterable[GpuGroup | GpuType]) -> str:
 
 
 def datacenters(given: DataCenter | str | Iterable[DataCenter | str]) -> list[DataCenter]:
-    """What `Endpoint(datacenter=…)` takes, as a list. Raises `ValueError` for a name that is none."""
+    """The value of `Endpoint(datacenter=…)` as a list. Raises `ValueError` for an unknown name."""
     several = [given] if isinstance(given, str) else list(given)
     return [each if isinstance(each, DataCenter) else DataCenter.from_string(each) for each in several]
 
 
 def _value(given: Any) -> Any:
-    """An enum's value, or what was given instead of one."""
+    """An enum's value, or the given value itself."""
     return getattr(given, "value", given)
 
 

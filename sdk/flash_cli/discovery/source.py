@@ -1,4 +1,4 @@
-"""Modules of a project as their source has them: what each name of a module's top level is bound to."""
+"""Source: parsed modules of a project, with the binding of each name at a module's top level."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MUTATING |= {"sort", "update"}
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A name that is another module, or `attribute` of it."""
+    """A name for another module, or for an `attribute` of it."""
 
     module: str
     attribute: str | None
@@ -31,10 +31,10 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """A name that an assignment gives a value. `in_block`: perhaps, perhaps several times."""
+    """A name with an assigned value. An assignment `in_block` may run never, or several times."""
 
     value: ast.expr | None
-    """None where that cannot be told from the others'. Of a loop's variable, what it loops over."""
+    """The assigned expression, or `None` if it is unclear. For a loop's variable, the loop's iterable."""
     line: int
     in_block: bool
 
@@ -43,7 +43,7 @@ Binding = Imported | Assigned | ast.FunctionDef | ast.AsyncFunctionDef | ast.Cla
 
 
 class Module:
-    """One file of the project, parsed. Nothing of it is imported."""
+    """One parsed file of the project. It is not imported."""
 
     def __init__(self, path: str, tree: ast.Module, *, mentions_sdk: bool = True) -> None:
         self.path = path
@@ -57,7 +57,7 @@ class Module:
 
     @functools.cached_property
     def bindings(self) -> Mapping[str, list[Binding]]:
-        """What each name of the top level is bound to, in the order of the source."""
+        """The bindings of each name at the top level, in the order of the source."""
         found: dict[str, list[Binding]] = {}
         for statement, in_block in self.statements():
             for name, binding in self.bound(statement, in_block):
@@ -66,7 +66,7 @@ class Module:
 
     @functools.cached_property
     def stars(self) -> tuple[str, ...]:
-        """The modules that it imports `*` from."""
+        """The modules from which this one imports `*`."""
         return tuple(
             self._absolute(statement)
             for statement in self.tree.body
@@ -75,7 +75,7 @@ class Module:
 
     @functools.cached_property
     def changed(self) -> frozenset[str]:
-        """Names whose value something changes in place, or binds anew from within a function."""
+        """Names whose value is changed in place, or assigned again inside a function."""
         names: set[str] = set()
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Global):
@@ -90,7 +90,7 @@ class Module:
 
     @functools.cached_property
     def lent(self) -> frozenset[str]:
-        """Names whose value something else may hold, and change: another name, or a function that got it."""
+        """Names whose value may be changed through another name, or by a function that received it."""
         names: set[str] = set()
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Assign | ast.Return) and isinstance(node.value, ast.Name):
@@ -100,12 +100,12 @@ class Module:
         return frozenset(names)
 
     def statements(self) -> Iterator[tuple[ast.stmt, bool]]:
-        """The top level's statements, and whether each is in a block, so that it may run never or often."""
+        """The statements of the top level, each with whether it is in a block, such as an `if` or a loop."""
         for statement in self.tree.body:
             yield from _unfolded(statement, in_block=False)
 
     def imports(self) -> Iterator[tuple[ast.stmt, str, bool]]:
-        """Each name that the top level imports, and whether in a block; of `from a import b`, a and a.b."""
+        """Each name that the top level imports, and whether in a block. `from a import b` gives a and a.b."""
         for statement, in_block in self.statements():
             if isinstance(statement, ast.Import):
                 yield from ((statement, alias.name, in_block) for alias in statement.names)
@@ -115,7 +115,7 @@ class Module:
                 yield from ((statement, f"{base}.{alias.name}", in_block) for alias in statement.names)
 
     def bound(self, statement: ast.stmt, in_block: bool) -> Iterator[tuple[str, Binding]]:
-        """The names that a statement binds by itself, its block left out."""
+        """The names that a statement binds, without those in its block."""
         match statement:
             case ast.Import(names=names):
                 for alias in names:
@@ -145,7 +145,7 @@ class Module:
 
 
 def read(root: Path, path: str) -> Module:
-    """Parse a file. Raises `SourceFault` where it is no Python, or cannot be read."""
+    """Parse a file. Raises `SourceFault` if it is not Python, or cannot be read."""
     try:
         source = (root / path).read_bytes()
     except OSError as error:
@@ -154,7 +154,9 @@ def read(root: Path, path: str) -> Module:
         ) from error
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an escape sequence in a string is no matter of a build
+            warnings.simplefilter(
+                "ignore"
+            )  # such as those about escape sequences, which do not concern a build
             return Module(path, ast.parse(source), mentions_sdk=SDK.encode() in source)
     except SyntaxError as error:
         # The text itself is not in `error.text` where it came as bytes.
@@ -164,7 +166,11 @@ def read(root: Path, path: str) -> Module:
         raise SourceFault(_syntax_problem(path, line, error, text)) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise SourceFault(
-            Problem(Place(path, 1), f"the file is no Python source: {error}", "mend it")
+            Problem(
+                Place(path, 1),
+                f"the file is not Python source: {error}",
+                "fix the file, or list it in .gitignore",
+            )
         ) from error
 
 
@@ -226,6 +232,6 @@ def _syntax_problem(path: str, line: int, error: SyntaxError, text: str) -> Prob
     return Problem(
         Place(path, line),
         f"the file cannot be parsed: {error.msg}",
-        "mend that line, or list the file in .gitignore if it is none of the application's",
+        "fix that line, or list the file in .gitignore if it is not part of the application",
         excerpt,
     )

@@ -1,4 +1,4 @@
-"""What the application imports of the project, and the build leaves out: no worker could start with it."""
+"""Finds imports of project files that the build leaves out: a worker could not start without them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from flash_cli.faults import Problem
 def missing(
     root: Path, modules: Mapping[str, Module], declarations: Iterable[Declaration]
 ) -> Iterator[Problem]:
-    """A problem for each import, from the modules of these endpoints on, of a file that is not packaged.
+    """A problem for each import of a file that is not packed, in the modules that these endpoints need.
 
-    An import in a function, a `try` or an `if` may never run, and is not followed.
+    Imports in a function, a `try` or an `if` are ignored, since they may never run.
     """
     waiting = [use.module for each in declarations for use in each.uses]
     seen = {module.name for module in waiting}
@@ -35,7 +35,7 @@ def missing(
                     yield Problem(
                         module.place(statement),
                         f"imports `{name}`, and {absent[name]} is left out of the build",
-                        "take it out of .gitignore (`!tests/` brings tests back), or drop the import",
+                        "remove the file from .gitignore (`!tests/` brings tests back), or remove the import",
                     )
 
 
@@ -45,7 +45,7 @@ def _prefixes(dotted: str) -> Iterator[str]:
 
 
 def _file(root: Path, name: str) -> str | None:
-    """The file of the project that is this module."""
+    """The project's file of this module, if there is one."""
     path = "/".join(name.split("."))
     files = (f"{path}.py", f"{path}/__init__.py")
     return next((each for each in files if (root / each).is_file()), None)

@@ -1,6 +1,7 @@
-"""What an expression of the source stands for: a name of the SDK's, a name of the project's, or a value.
+"""Values: what an expression of the source stands for: a name of the SDK, a name of the project, or a value.
 
-Only what is the same at every run is a value here; the rest is `Unknowable`. No code of the project's runs.
+An expression has a value here only if every run gives the same one. Other expressions are `Unknowable`. The
+project's code does not run.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _VALUE_METHODS = ("all", "from_string")
 
 
 class Unknowable(Exception):
-    """The source alone does not say what `node` of `module` is."""
+    """The source does not state the value of `node` in `module`."""
 
     def __init__(self, module: Module, node: ast.expr) -> None:
         super().__init__(ast.unparse(node))
@@ -40,7 +41,7 @@ class Unknowable(Exception):
 
 
 class BadValue(Exception):
-    """The value cannot be: the SDK refuses it. The text is the SDK's."""
+    """The SDK refuses the value. The text is the SDK's."""
 
     def __init__(self, module: Module, node: ast.expr, text: str) -> None:
         super().__init__(text)
@@ -57,7 +58,7 @@ class Sdk:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A name of a project's module that is no import."""
+    """A name in a module of the project that is not an import."""
 
     module: Module
     name: str
@@ -65,19 +66,19 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A module, the project's or another."""
+    """A module, of the project or not."""
 
     name: str
 
 
 class Sources:
-    """The modules of a project together: names are followed through their imports."""
+    """The modules of a project. Names are followed through their imports."""
 
     def __init__(self, modules: Mapping[str, Module]) -> None:
         self.modules = modules
 
     def resolve(self, module: Module, node: ast.expr) -> Sdk | Held | Whole | None:
-        """What a name, plain or dotted, leads to; None where that is none of these."""
+        """What a plain or dotted name stands for, or `None` if that is none of the three kinds."""
         return self._resolve(module, node, _DEEPEST)
 
     def _resolve(self, module: Module, node: ast.expr | None, depth: int) -> Sdk | Held | Whole | None:
@@ -121,7 +122,7 @@ class Sources:
         return Whole(f"{module}.{name}")
 
     def evaluate(self, module: Module, node: ast.expr, depth: int = _DEEPEST) -> Any:
-        """The expression's value. Raises `Unknowable`, or `BadValue` for what the SDK refuses."""
+        """The expression's value. Raises `Unknowable`, or `BadValue` if the SDK refuses the value."""
         if not depth:
             raise Unknowable(module, node)
 
@@ -174,7 +175,7 @@ class Sources:
         raise Unknowable(module, node)
 
     def arguments(self, module: Module, call: ast.Call) -> dict[str, Any]:
-        """The values of a call's keyword arguments, `**mapping` included. Raises as `evaluate`."""
+        """The values of a call's keyword arguments, including `**mapping`. Raises like `evaluate`."""
         found: dict[str, Any] = {}
         for keyword in call.keywords:
             value = self.evaluate(module, keyword.value)

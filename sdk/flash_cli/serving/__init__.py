@@ -1,1 +1,1 @@
-"""`flash run`: a project served from its source, and served anew when a file is saved."""
+"""`flash run`: serves a project from its source, and reloads when a file is saved."""

@@ -1,4 +1,4 @@
-"""The development server's child, as its parent sees it: started, asked, renewed and ended."""
+"""The development server's child process: starts it, checks it, reloads it and ends it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _POLL_SECONDS = 0.02
 
 
 class Child:
-    """`flash-runtime serve` with these variables, in a process group of its own: Ctrl-C is the parent's.
+    """`flash-runtime serve` with these variables, in its own process group: only the parent gets Ctrl-C.
 
-    `host` and `port` are where it can be asked how it is.
+    `host` and `port` are the address for its health.
     """
 
     def __init__(self, root: Path, environ: Mapping[str, str], host: str, port: int) -> None:
@@ -32,14 +32,14 @@ class Child:
             command, cwd=root, env=dict(environ), stdin=subprocess.DEVNULL, process_group=0
         )
         self.is_ready = False
-        """Whether it has answered once: only then does it know what a renewal is."""
+        """Whether it has answered once. Before that, it cannot be reloaded."""
 
     def exit_code(self) -> int | None:
-        """`None` while it runs; of one that a signal ended, the number below zero."""
+        """The exit code, or `None` while the child runs. It is negative if a signal ended the child."""
         return self._process.poll()
 
     def becomes_ready(self) -> bool:
-        """Whether it answers now, and has not before."""
+        """Whether the child answers for the first time."""
         if self.is_ready:
             return False
         connection = HTTPConnection(*self._address, timeout=1.0)
@@ -52,12 +52,12 @@ class Child:
             connection.close()
         return self.is_ready
 
-    def renew(self) -> None:
-        """Have it serve what the manifest and the source are now. Only where it `is_ready`."""
+    def reload(self) -> None:
+        """Reload the manifest and the source. The child must be ready."""
         self._process.send_signal(signal.SIGHUP)
 
     def end(self, in_a_hurry: Callable[[], bool] = lambda: False) -> None:
-        """End it. Requests in flight have a moment, and none once `in_a_hurry`."""
+        """End the child. Requests in flight get a moment, unless `in_a_hurry`."""
         self._process.send_signal(signal.SIGINT)
         if not self._ends_within(_DRAIN_SECONDS, in_a_hurry):
             self._process.send_signal(signal.SIGINT)  # the second one cuts them off

@@ -1,4 +1,4 @@
-"""Ports of this machine."""
+"""Ports: finds a free one on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _TRIES = 100
 def free_port(host: str, port: int) -> int:
     """The first port from `port` on that is free on every address of `host`. Raises `ConfigFault`.
 
-    A name may have several addresses, and who asks for `localhost` may reach a stranger on another one.
+    A name may have several addresses. If another program had the port on one of them, clients of `localhost`
+    might reach that program.
     """
     last = min(port + _TRIES, 65536) - 1
     for candidate in range(port, last + 1):
@@ -22,17 +23,17 @@ def free_port(host: str, port: int) -> int:
             if all(_is_free(address, candidate) for address in _addresses(host)):
                 return candidate
         except OSError as error:
-            known = error.errno in errno.errorcode  # a resolver has numbers of its own
+            known = error.errno in errno.errorcode  # a resolver's errors have numbers of their own
             raise ConfigFault(
                 f"Cannot listen on {host}:{candidate}: "
                 f"{os.strerror(error.errno or 0) if known else error.strerror}.",
                 where=f"--host {host} --port {port}",
-                remedy="name an address of this machine, and a port above 1023.",
+                remedy="choose an address of this machine, and a port above 1023.",
             ) from error
     raise ConfigFault(
         f"Every port from {port} to {last} is taken.",
         where=f"--port {port}",
-        remedy="end what has them, or name another port.",
+        remedy="stop a program that uses one of them, or choose another port.",
     )
 
 

@@ -1,7 +1,7 @@
-"""`flash run`: serves a project's endpoints from its source, and again after each save.
+"""`flash run`: serves a project's endpoints from their source, and reloads after each save.
 
-What serves is the worker's own code, in a child process, with every endpoint under its name. A save renews
-its worker, and no request is lost; source that cannot be served is told of, and the code before it serves on.
+A child process runs the real worker, with every endpoint under its name. A save replaces the worker without
+losing a request. If the new source cannot be served, the fault is shown and the previous code keeps serving.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from flash_runtime.artifact.contract import EVERY_RESOURCE, JOB_PATH, MANIFEST, 
 from flash_runtime.errors import EXIT_OK, Fault
 
 _REACHED_BY = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}  # noqa: S104  only looked up
-"""The address by which this process finds its child, for hosts that stand for several."""
+"""The address to reach the child at, for hosts that stand for several addresses."""
 _PATIENCE = 2
-"""After so many signals the next one interrupts."""
+"""How many signals are taken before the next one interrupts."""
 
 
 def run(directory: Path, host: str, port: int, *, reload: bool) -> int:
-    """Serve until Ctrl-C or SIGTERM; returns the exit code.
+    """Serve until Ctrl-C or SIGTERM. Returns the exit code.
 
-    Without `reload`, source that cannot be served is a `Fault`, and the server's end is the end.
+    Without `reload`, raises `Fault` if the source cannot be served, and ends when the server ends.
     """
     root = Project.find(directory).root
     free = free_port(host, port)
@@ -49,12 +49,12 @@ def run(directory: Path, host: str, port: int, *, reload: bool) -> int:
         if not reload:
             development.serve()
         else:
-            next(changes, None)  # it watches from here on: no save is missed while the source is read
+            next(changes, None)  # starts watching, so that no save is missed while the source is read
             development.serve_if_possible()
         for saved in changes:
             if saved:
-                development.take(saved)
-            code = development.look()
+                development.reload(saved)
+            code = development.check()
             if code is not None and not reload:
                 return code
             if code is not None:
@@ -65,7 +65,7 @@ def run(directory: Path, host: str, port: int, *, reload: bool) -> int:
 
 
 class _Stop:
-    """Notes that the process is to stop, and how often it was told."""
+    """Counts the signals that ask the process to stop."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
@@ -75,18 +75,18 @@ class _Stop:
 
     @property
     def in_a_hurry(self) -> bool:
-        """Whether it was told more than once."""
+        """Whether there was more than one signal."""
         return self._times > 1
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._times += 1
         self.event.set()
         if self._times > _PATIENCE:
-            raise KeyboardInterrupt  # whatever holds up the end, such as the import of a module
+            raise KeyboardInterrupt  # in whatever delays the end, such as the import of a module
 
 
 class Development:
-    """A project, and the child that serves it as it was when it could last be served."""
+    """A project, and the child process that serves its last working source."""
 
     def __init__(self, root: Path, host: str, port: int) -> None:
         self._root = root
@@ -94,7 +94,7 @@ class Development:
         self._reached_by = _REACHED_BY.get(host, host)
         self._url = _url("localhost" if host in _REACHED_BY else host, port)
         self._given = dict(os.environ)
-        self._shown: list[str] = []
+        self._table: list[str] = []
         self._child: Child | None = None
         self._started_with: dict[str, str] = {}
 
@@ -104,45 +104,45 @@ class Development:
         application = discover(Project.find(self._root))
         if not application.endpoints:
             raise NothingFoundFault(
-                "The project has no code to run: its endpoints are images.",
+                "The project has no code to run, since its endpoints are images.",
                 where=str(self._root),
-                remedy="flash deploy runs images.",
+                remedy="start the images yourself, or add an endpoint with code.",
             )
         manifest = self._write(application)
         lines = list(table(application, self._url))
         variables = {**_variables(application), **self._environ(manifest)}
         if self._child is not None and variables != self._started_with:
-            self._end_child()  # a process keeps the variables that it was started with
+            self._end_child()  # the variables of a running process cannot be changed
         if self._child is None:
             self._child = Child(self._root, variables, self._reached_by, self._address[1])
             self._started_with = variables
-            self._shown = lines
+            self._table = lines
         else:
-            self._child.renew()
-            if lines != self._shown:
-                self._shown = lines
-                self._tell()
+            self._child.reload()
+            if lines != self._table:
+                self._table = lines
+                self._show()
 
     def serve_if_possible(self) -> None:
-        """The same; a fault is told of, and what serves goes on."""
+        """Serve the source. A fault is shown, and the previous code keeps serving."""
         try:
             self.serve()
         except Fault as fault:
             _say(str(fault))
-            _say("the code before it serves on" if self._child is not None else "waiting for a save …")
+            _say("the previous code keeps serving" if self._child is not None else "waiting for a save …")
 
-    def take(self, saved: frozenset[Path]) -> None:
-        """Serve the project as it is after this save."""
+    def reload(self, saved: frozenset[Path]) -> None:
+        """Serve the project after these files were saved."""
         names = sorted(os.path.relpath(path, self._root) for path in saved)
         _say(f"saved: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}")
         for path in saved:
             _forget_compiled(path)
         if self._child is not None and not self._child.is_ready:
-            self._end_child()  # one that starts cannot be renewed yet
+            self._end_child()  # while it starts, it cannot be reloaded
         self.serve_if_possible()
 
-    def look(self) -> int | None:
-        """See what became of the child; returns its exit code where it has ended by itself."""
+    def check(self) -> int | None:
+        """Check the child. Returns its exit code if it has ended by itself."""
         if self._child is None:
             return None
         code = self._child.exit_code()
@@ -150,7 +150,7 @@ class Development:
             self._child = None
             _say(f"the server ended with exit code {code}")
         elif self._child.becomes_ready():
-            self._tell()
+            self._show()
         return code
 
     def end(self, stop: _Stop) -> None:
@@ -160,12 +160,12 @@ class Development:
             self._child = None
 
     def _end_child(self) -> None:
-        assert self._child is not None, "it is asked for before"
+        assert self._child is not None, "callers check that"
         self._child.end()
         self._child = None
 
     def _set_variables(self) -> None:
-        """Have the variables of .env here too, since discovery may import modules; those given come first."""
+        """Set the variables of .env here, too, unless they were given: discovery may import modules."""
         variables = {
             name: each for name, each in env_file.read(self._root).items() if name not in self._given
         }
@@ -205,13 +205,13 @@ class Development:
             drain_delay="0",
         )
         if sys.platform == "darwin":
-            # Its frameworks, which asking for the system's proxies loads, end a process that was forked.
+            # Looking up the system's proxies loads frameworks that would end a forked process.
             own["OBJC_DISABLE_INITIALIZE_FORK_SAFETY"] = "YES"
         return {**environ(log_format="text"), **os.environ, **own}
 
-    def _tell(self) -> None:
-        """Say what is served, and how to call it."""
-        lines = [*self._shown, "", f"  docs   {self._url}/docs", "  stop   Ctrl-C"]
+    def _show(self) -> None:
+        """Show the endpoints that are served, and how to call one."""
+        lines = [*self._table, "", f"  docs   {self._url}/docs", "  stop   Ctrl-C"]
         key = os.environ.get(variable("api_key"))
         document = sample_calls.document_of(_url(self._reached_by, self._address[1]), key)
         call = sample_calls.from_document(document) if document else None
@@ -221,7 +221,7 @@ class Development:
 
 
 def table(application: Application, url: str) -> Iterator[str]:
-    """A line for each route and each function that takes jobs: method, URL, function and place."""
+    """A line for each route and each function that takes jobs, with its method, URL, name and place."""
     rows = []
     for endpoint in application.endpoints:
         base = f"{url}/{endpoint.name}"
@@ -237,7 +237,7 @@ def table(application: Application, url: str) -> Iterator[str]:
 
 
 def _variables(application: Application) -> dict[str, str]:
-    """The endpoints' own `env`: one process serves all, so of one name the last endpoint's counts."""
+    """The `env` of all endpoints. One process serves all, so the last endpoint wins if names are equal."""
     return {
         name: value
         for endpoint in application.endpoints

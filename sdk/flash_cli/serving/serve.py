@@ -1,4 +1,4 @@
-"""The development server's child: `flash-runtime serve`, which does not outlive `flash run`."""
+"""The development server's child: runs `flash-runtime serve`, and ends if `flash run` is gone."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from types import FrameType
 
 from flash_runtime import cli
 
-_LOOK_SECONDS = 0.5
+_CHECK_SECONDS = 0.5
 
 
 def main(parent: int) -> int:
-    """Serve by the environment until told to stop, or until the process `parent` is gone."""
+    """Serve until a signal ends this process, or until the process `parent` is gone."""
 
-    def look(number: int, frame: FrameType | None) -> None:
-        # Workers that are forked have a copy of this handler, and no timer.
+    def check(number: int, frame: FrameType | None) -> None:
+        # Forked workers inherit this handler, but not the timer.
         if os.getppid() != parent:
             signal.setitimer(signal.ITIMER_REAL, 0)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    # A timer, since it works on every system, also where the parent was killed, and needs no thread, which
-    # would be lost in a fork.
-    signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, _LOOK_SECONDS, _LOOK_SECONDS)
+    # A timer works on every system, also if the parent was killed. A thread would be lost in a fork.
+    signal.signal(signal.SIGALRM, check)
+    signal.setitimer(signal.ITIMER_REAL, _CHECK_SECONDS, _CHECK_SECONDS)
     return cli.main(["serve"])
 
 

@@ -1,4 +1,4 @@
-"""Watching: which files of a project were saved."""
+"""Watching: reports which files of a project were saved."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flash_cli.faults import ConfigFault
 from flash_cli.project import CONFIG, OUTPUT
 
 _STEP_MS = 40
-"""How long a save must be over before it counts: editors write a file in several steps."""
+"""How long to wait after a change: editors write a file in several steps."""
 _TICK_MS = 100
 
 
 class _Sources(DefaultFilter):
-    """What an application is made of, outside of environments and caches."""
+    """The files that make up an application, without environments and caches."""
 
     ignore_dirs = (*DefaultFilter.ignore_dirs, OUTPUT, "venv", ".cache")
 
@@ -28,9 +28,9 @@ class _Sources(DefaultFilter):
 
 
 def saves(root: Path, stop: threading.Event) -> Iterator[frozenset[Path]]:
-    """The files that were saved, made or removed, together; nothing several times a second. Until `stop`.
+    """Yields the files that were saved, made or removed, as sets, and empty sets between, until `stop`.
 
-    It watches from the first item on. Raises `ConfigFault` where the system cannot watch so many directories.
+    Watching starts with the first set. Raises `ConfigFault` if the system cannot watch all directories.
     """
     changes = watch(
         root,
@@ -52,12 +52,12 @@ def saves(root: Path, stop: threading.Event) -> Iterator[frozenset[Path]]:
             raise ConfigFault(
                 f"The project cannot be watched: {error}.",
                 where=str(root),
-                remedy="raise fs.inotify.max_user_watches (sysctl), or run with --no-reload.",
+                remedy="raise fs.inotify.max_user_watches with sysctl, or use --no-reload.",
             ) from error
         yield frozenset(Path(path) for _, path in changed)
 
 
 def ticks(stop: threading.Event) -> Iterator[frozenset[Path]]:
-    """The same where nothing is watched."""
+    """Yields empty sets at the same pace, without watching."""
     while not stop.wait(_TICK_MS / 1000):
         yield frozenset()

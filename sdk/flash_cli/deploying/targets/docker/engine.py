@@ -1,4 +1,4 @@
-"""The Docker engine: how it is reached, images that bring an artifact, and what containers are asked."""
+"""The Docker engine: connects to it, builds images with an artifact, and looks after containers."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from flash_cli.deploying.services import DRAIN_SECONDS, TOKEN, slug
 from flash_cli.deploying.target import DOCKERFILE
 from flash_cli.faults import TargetFault
 
-SHUT = {
+HARDENING = {
     "read_only": True,
     "tmpfs": {"/tmp": ""},  # noqa: S108  the container's own
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges:true"],
 }
-"""As docs/images.md has it: what a handler is broken into by gets nothing more than the handler."""
+"""How docs/images.md secures a container: an attacker who takes over a handler gets no further rights."""
 
 
 def connect(host: str | None) -> docker.DockerClient:
-    """The engine at `host`, else that of DOCKER_HOST, else that of Docker's current context.
+    """The engine at `host`, or else the one of DOCKER_HOST, or else the one of Docker's current context.
 
-    Raises `TargetFault` where none answers.
+    Raises `TargetFault` if it does not answer.
     """
     tried = host or os.environ.get("DOCKER_HOST") or ""
     try:
@@ -51,13 +51,13 @@ def connect(host: str | None) -> docker.DockerClient:
             f"No Docker engine answers: {_last_cause(error)}.",
             where=tried,
             remedy="start Docker (Docker Desktop, or `systemctl start docker`), or set DOCKER_HOST to "
-            "another engine; the socket is for root and the group `docker`.",
+            "another engine. Only root and the group `docker` may use the socket.",
         ) from None
     return client
 
 
-class OfEngine:
-    """What the targets have in common that an engine's API reaches."""
+class EngineTarget:
+    """The common part of the two targets that use a Docker engine's API."""
 
     def __init__(
         self, environment: DockerEnvironment, project: str, client: docker.DockerClient | None = None
@@ -69,8 +69,8 @@ class OfEngine:
 
     @property
     def platform(self) -> str:
-        """As `Target` has it: the engine's, or the manager's."""
-        with told("docker version"):
+        """See `Target`. The platform of the engine, or of the swarm's manager."""
+        with engine_faults("docker version"):
             return f"linux/{self._engine.version()['Arch']}"
 
 
@@ -81,23 +81,25 @@ def _last_cause(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def told(doing: str) -> Iterator[None]:
-    """What the engine refuses in this block is a `TargetFault`."""
+def engine_faults(action: str) -> Iterator[None]:
+    """Turns the engine's errors in this block into a `TargetFault`."""
     try:
         yield
     except APIError as error:
         raise TargetFault(
-            f"The engine refuses: {error.explanation}.", where=doing, remedy=_remedy(error)
+            f"The Docker engine refuses: {error.explanation}.", where=action, remedy=_remedy(error)
         ) from None
     except (DockerException, requests.RequestException) as error:
         raise TargetFault(
-            f"The engine does not answer: {error}.", where=doing, remedy="see `docker info`."
+            f"The Docker engine does not answer: {error}.",
+            where=action,
+            remedy="check it with `docker info`.",
         ) from None
 
 
 @contextlib.contextmanager
-def whole() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait for the block's end: the engine may finish a request that is given up."""
+def uninterrupted() -> Iterator[None]:
+    """Delays Ctrl-C and SIGTERM until the block's end: the engine may finish a request that we give up."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -108,18 +110,18 @@ def whole() -> Iterator[None]:
 def _remedy(error: APIError) -> str:
     text = str(error.explanation)
     if "could not select device driver" in text or "nvidia" in text.lower():
-        return "install NVIDIA's container toolkit; or set gpus = false in the environment's table."
+        return "install NVIDIA's container toolkit, or set gpus = false in the environment's table."
     if "already in use by container" in text:
-        return "that container is not one of this deployment's: rename or remove it."
-    return "see `docker info`, and the engine's log."
+        return "rename or remove that container. It does not belong to this deployment."
+    return "check `docker info` and the engine's log."
 
 
 def build_image(
     client: docker.DockerClient, base: str, artifact: Path, tag: str, labels: Mapping[str, str]
 ) -> None:
-    """Make an image of `base` with the artifact in it. Raises `TargetFault`."""
-    need(client, base)
-    with told(f"building {tag}"), tempfile.TemporaryFile() as context:
+    """Build an image of `base` with the artifact in it. Raises `TargetFault`."""
+    pull_if_missing(client, base)
+    with engine_faults(f"building {tag}"), tempfile.TemporaryFile() as context:
         with tarfile.open(fileobj=context, mode="w") as tar:
             text = DOCKERFILE.format(base=base).encode()
             member = tarfile.TarInfo("Dockerfile")
@@ -132,8 +134,8 @@ def build_image(
         )
 
 
-def need(client: docker.DockerClient, image: str) -> None:
-    """Pull the image where the engine does not have it. Raises `TargetFault`."""
+def pull_if_missing(client: docker.DockerClient, image: str) -> None:
+    """Pull the image if the engine does not have it. Raises `TargetFault`."""
     try:
         client.images.get(image)
     except ImageNotFound:
@@ -142,36 +144,36 @@ def need(client: docker.DockerClient, image: str) -> None:
         except (DockerException, requests.RequestException) as error:
             explanation = getattr(error, "explanation", None) or error
             raise TargetFault(
-                f"The worker's image {image} is not there, and cannot be pulled: {explanation}.",
+                f"The worker's image {image} is missing and cannot be pulled: {explanation}.",
                 where=f"the engine, {image}",
-                remedy="`make image-cpu` (or `make image`) in flash-runtime builds it; or set image and "
+                remedy="build it with `make image-cpu` (or `make image`) in flash-runtime, or set image and "
                 "gpu_image in the environment's table.",
             ) from None
 
 
 def push(client: docker.DockerClient, image: str) -> None:
-    """Push the image to the registry that its name names. Raises `TargetFault`."""
-    with told(f"pushing {image}"):
+    """Push the image to the registry in its name. Raises `TargetFault`."""
+    with engine_faults(f"pushing {image}"):
         for event in client.images.push(image, stream=True, decode=True):
             if "error" in event:
                 raise TargetFault(
                     f"The image cannot be pushed: {event['error']}.",
                     where=image,
-                    remedy="`docker login`, and see `repository` in the environment's table.",
+                    remedy="log in with `docker login`, and check `repository` in the environment's table.",
                 )
 
 
 def remove_unused(client: docker.DockerClient, filters: list[str]) -> None:
-    """Remove the images with these labels that no container has."""
+    """Remove the images with these labels that no container uses."""
     for image in client.images.list(filters={"label": filters}):
         try:
             client.images.remove(image.id)
         except APIError:
-            pass  # it is in use
+            pass  # a container uses it
 
 
 def last_lines(container: Any, count: int) -> list[str]:
-    """Of the container's log; a worker's traceback can be one line, so more are asked for than are shown."""
+    """The last lines of a container's log, or none if the engine fails."""
     try:
         log: bytes = container.logs(tail=count)
     except (DockerException, requests.RequestException):
@@ -180,28 +182,28 @@ def last_lines(container: Any, count: int) -> list[str]:
 
 
 def token_of(variables: Iterable[str]) -> str | None:
-    """That of the deployment before, among its `NAME=value`: old and new endpoints call each other."""
+    """The previous deployment's token, from its `NAME=value` list. Old and new endpoints call each other."""
     values = (value for name, _, value in (each.partition("=") for each in variables) if name == TOKEN)
     return next(values, None)
 
 
-def answers(worker: Any) -> bool:
-    """Whether the image's own HEALTHCHECK succeeds now; the engine would ask only every 10 seconds."""
+def is_healthy(worker: Any) -> bool:
+    """Whether the image's HEALTHCHECK succeeds now. The engine itself runs it only every 10 seconds."""
     try:
         return bool(worker.exec_run(["flash-runtime", "health"]).exit_code == 0)
     except APIError:
-        return False  # it has ended meanwhile, which its status tells
+        return False  # it has ended in the meantime, as its status shows
 
 
 def health_of(worker: Any) -> str:
-    """`healthy`, or what it is instead."""
+    """`healthy`, `not ready`, or the container's status if it does not run."""
     if worker.status != "running":
         return str(worker.status)
-    return "healthy" if answers(worker) else "not ready"
+    return "healthy" if is_healthy(worker) else "not ready"
 
 
 def end(containers: list[Any]) -> None:
-    """Stop them, all at once, each with its time to drain, and remove them."""
+    """Stop the containers in parallel, each with its time to drain, and remove them."""
 
     def end_one(container: Any) -> None:
         try:
@@ -217,13 +219,13 @@ def end(containers: list[Any]) -> None:
 
 
 def followed(worker: Any, lines: int) -> Callable[[], Iterator[Line]]:
-    """A worker's log, as it comes, until the worker ends."""
+    """A function that yields a worker's log as it is written, until the worker ends."""
 
     def follow() -> Iterator[Line]:
         try:
             for line in lines_of(worker.logs(stream=True, follow=True, tail=lines)):
                 yield worker.labels["flash.endpoint"], line
         except (DockerException, requests.RequestException):
-            pass  # removed: its log is at its end
+            pass  # the container was removed, so its log ends
 
     return follow

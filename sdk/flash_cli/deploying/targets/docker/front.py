@@ -1,9 +1,10 @@
-"""Holds an endpoint's port while its workers come and go: passes each connection on to one of them.
+"""The front: holds an endpoint's port while workers come and go, and passes each connection to one of them.
 
-On a Docker engine a published port belongs to one container for its whole life, so the container that has the
-port is none of the workers: this text, run as `python3 -c TEXT NAME PORT` in an image of the worker. It asks
-the network whom NAME stands for, and each of those for its health; a connection goes to the healthy worker
-that has the fewest, and one that stops is left before it refuses. Standard library only.
+A Docker engine publishes a port for one container as long as that container lives. So the container with the
+port is not a worker: it runs the text of this module, as `python3 -c TEXT NAME PORT`, in an image of the
+worker. The front resolves NAME to the workers' addresses and asks each worker for its health. A connection
+goes to the healthy worker with the fewest connections. A worker that stops gets no new connections before it
+refuses them. This module imports only the standard library.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import sys
 from collections import Counter
 
 _WATCH_SECONDS = 0.25
-"""From one look at the workers to the next: a worker that stops serves on for FLASH_DRAIN_DELAY, a second."""
+"""How often the front checks the workers. A worker that stops serves for FLASH_DRAIN_DELAY, a second."""
 _HEALTH_SECONDS = 2.0
 _CONNECT_SECONDS = 0.5
-"""On the network of one engine; a worker that is gone does not refuse, it is silent."""
+"""Enough inside one engine. A worker that is gone does not refuse connections: it never answers."""
 _LINGER_SECONDS = 2.0
 _CHUNK_BYTES = 256 * 1024
 _HEALTH = b"GET /ping HTTP/1.0\r\n\r\n"
-_NOBODY = (
+_NO_WORKER = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: application/json\r\n"
     b'Content-Length: 33\r\nConnection: close\r\n\r\n{"detail": "no worker is ready"}\n'
 )
@@ -32,7 +33,7 @@ _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Front:
-    """Passes connections on to whoever has the name `upstream`, at `port`."""
+    """Passes connections on to the workers that have the name `upstream`, at `port`."""
 
     def __init__(self, upstream: str, port: int) -> None:
         self._upstream = upstream
@@ -42,20 +43,20 @@ class Front:
         self._connections: Counter[str] = Counter()
 
     async def watch(self) -> None:
-        """Look at the workers, for ever."""
+        """Check the workers, for ever."""
         while True:
-            await self.look()
+            await self.check()
             await asyncio.sleep(_WATCH_SECONDS)
 
-    async def look(self) -> None:
-        """Who is there, and is healthy."""
+    async def check(self) -> None:
+        """Find the workers, and which of them are healthy."""
         addresses = await self._addresses()
         health = await asyncio.gather(*map(self._is_healthy, addresses))
         self._healthy = [address for address, healthy in zip(addresses, health, strict=True) if healthy]
         self._others = [address for address in addresses if address not in self._healthy]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One client's connection, to its end."""
+        """Serve one client's connection, to its end."""
         try:
             for address in self._choice():
                 worker = await self._connect(address)
@@ -63,7 +64,7 @@ class Front:
                     await self._join((reader, writer), worker, address)
                     return
                 self._doubt(address)
-            writer.write(_NOBODY)
+            writer.write(_NO_WORKER)
             await writer.drain()
         except OSError:
             pass  # the client is gone
@@ -71,20 +72,20 @@ class Front:
             writer.close()
 
     def _choice(self) -> list[str]:
-        """The workers in the order in which they are tried; an unhealthy one says itself what it lacks."""
+        """The workers in the order to try. Unhealthy ones come last: they answer why they cannot serve."""
         return [
             *sorted(self._healthy, key=lambda address: (self._connections[address], random.random())),  # noqa: S311
             *self._others,
         ]
 
     def _doubt(self, address: str) -> None:
-        """Prefer the others until the next look: it has ended, and may be starting again by now."""
+        """Prefer the others until the next check: this worker has ended, and may be starting again."""
         if address in self._healthy:
             self._healthy.remove(address)
             self._others.append(address)
 
     async def _join(self, client: _Connection, worker: _Connection, address: str) -> None:
-        """Until the worker has said all, as the one who answers; then the client may end what it sends."""
+        """Pass data both ways until the worker has sent everything. Then let the client finish."""
         self._connections[address] += 1
         sending = asyncio.create_task(_pass_on(client[0], worker[1]))
         try:
@@ -93,7 +94,7 @@ class Front:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
             async with asyncio.timeout(_LINGER_SECONDS):
-                # Closed with something unread, it would be reset, and the answer be lost with it.
+                # Closing a socket with unread data resets it, and the client would lose the answer.
                 while await client[0].read(_CHUNK_BYTES):
                     pass
         finally:
@@ -134,7 +135,7 @@ class Front:
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """All that comes, and its end; returns whether there was any. Where one is gone, no more is passed on."""
+    """Pass on all data and its end. Returns whether there was any. Stops if either side is gone."""
     passed = False
     with contextlib.suppress(OSError):
         while chunk := await reader.read(_CHUNK_BYTES):
@@ -146,9 +147,9 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 async def run(upstream: str, port: int) -> None:
-    """Serve for ever, at the workers' port."""
+    """Serve for ever, at the port that the workers have, too."""
     front = Front(upstream, port)
-    await front.look()
+    await front.check()
     server = await asyncio.start_server(front.serve, "0.0.0.0", port, limit=_CHUNK_BYTES, backlog=2048)  # noqa: S104
     async with server:
         await front.watch()

@@ -16,7 +16,7 @@ from docker.errors import APIError, DockerException
 from flash_cli.deploying.environments import DockerEnvironment
 from flash_cli.deploying.services import PORT, Service
 from flash_cli.deploying.targets.docker import front as front_script
-from flash_cli.deploying.targets.docker.engine import SHUT
+from flash_cli.deploying.targets.docker.engine import HARDENING
 from flash_cli.faults import TargetFault
 
 FIRST_PORT = 8000
@@ -24,12 +24,12 @@ PORTS = 1000
 
 
 def workers_of(host: str) -> str:
-    """The name by which a front finds an endpoint's workers."""
+    """The network name by which a front finds an endpoint's workers."""
     return f"workers.{host}"
 
 
 class Fronts:
-    """Finds or makes them; `undo` takes away what was made, and starts again what was stopped for it."""
+    """Finds or makes fronts. `undo` removes those that were made and restarts those that were stopped."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Fronts:
         self._stopped: list[Any] = []
 
     def find_or_make(self, service: Service, network: Any) -> Any:
-        """The front of an endpoint: the one that is there, unless another address is wanted now."""
+        """The front of an endpoint: the existing one, or a new one if the address has changed."""
         own = [each for each in self._existing if each.labels["flash.endpoint"] == service.endpoint]
         wanted = self._environment.ports.get(service.endpoint) or (published(own[0])[1] if own else None)
         for front in own:
@@ -70,22 +70,22 @@ class Fronts:
                 return front
         tried = f"Port {wanted}" if wanted else f"Every port from {ports[0]} to {ports[-1]}"
         raise TargetFault(
-            f"{tried} of {self._environment.bind}, for {service.endpoint}, is taken.",
+            f"{tried} of {self._environment.bind} is taken, and {service.endpoint} needs it.",
             where=f"pyproject.toml, [tool.flash.env.{self._environment.name}], ports",
-            remedy="free it (`docker ps` shows ports of containers), or name another one under ports.",
+            remedy="free the port (`docker ps` shows the ports in use), or set another one under ports.",
         )
 
     def undo(self) -> None:
-        """As if nothing had been made."""
+        """Remove the fronts that were made, and restart those that were stopped."""
         for front in self._made:
             _try(front.remove, force=True)
         for front in self._stopped:
             _try(front.start)
 
     def url(self, front: Any) -> str:
-        """Where it is reached from here."""
+        """The URL of a front, as this machine reaches it."""
         bind, port = published(front)
-        if bind in ("0.0.0.0", "::"):  # noqa: S104  whatever leads to the engine's machine
+        if bind in ("0.0.0.0", "::"):  # noqa: S104  then the engine's machine has it
             engine = urlsplit(self._environment.host or os.environ.get("DOCKER_HOST", ""))
             bind = engine.hostname if engine.scheme in ("tcp", "ssh") and engine.hostname else "127.0.0.1"
         return f"http://{bind}:{port}"
@@ -93,14 +93,14 @@ class Fronts:
     def _make(self, service: Service, network: Any, port: int) -> Any:
         front = self._client.containers.create(
             service.base_image,
-            # The text, since an image of the worker has no part of the command in it.
+            # The text itself, since the worker's image does not contain the command.
             ["python3", "-c", inspect.getsource(front_script), workers_of(service.host), str(PORT)],
             name=f"{service.name}-front-{secrets.token_hex(3)}",
             labels=self._labels | {"flash.endpoint": service.endpoint, "flash.role": "front"},
             ports={f"{PORT}/tcp": (self._environment.bind, port)},
             network="bridge",
             restart_policy={"Name": "unless-stopped"},
-            **SHUT,
+            **HARDENING,
         )
         self._made.append(front)
         network.connect(front, aliases=[service.host, service.endpoint])
@@ -108,13 +108,13 @@ class Fronts:
 
 
 def published(front: Any) -> tuple[str, int]:
-    """The address and the port of the host."""
+    """The address and port of the host where a front is published."""
     bound = front.attrs["HostConfig"]["PortBindings"][f"{PORT}/tcp"][0]
     return bound["HostIp"], int(bound["HostPort"])
 
 
 def is_taken(error: APIError) -> bool:
-    """Whether a container does not start since its port is another's."""
+    """Whether a container does not start because its port is taken."""
     text = str(error.explanation)
     return "port is already allocated" in text or "address already in use" in text
 
@@ -123,4 +123,4 @@ def _try(call: Any, **options: Any) -> None:
     try:
         call(**options)
     except (DockerException, requests.RequestException):
-        pass  # the fault that led here is what is to be told
+        pass  # the fault that led here is the one to report

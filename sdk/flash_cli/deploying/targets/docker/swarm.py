@@ -1,7 +1,7 @@
-"""A Docker Swarm: each endpoint is a service, and the swarm itself rolls it over, and back where it fails.
+"""The Docker Swarm target: each endpoint is a service. The swarm updates it, and rolls back if that fails.
 
-New tasks start beside the old ones and take requests when they are healthy. A swarm gives no GPUs, publishes
-ports at every address of its nodes, and balances by IPVS, which the nodes' kernels must have.
+New tasks start beside the old ones and get requests when they are healthy. A swarm does not support GPUs. It
+publishes ports at every address of its nodes, and balances with IPVS, which the nodes' kernels must have.
 """
 
 from __future__ import annotations
@@ -45,41 +45,41 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Rolling:
-    """A service that was just made or updated; `before` is its specification until then, if it had one."""
+    """A service that was just made or updated. `before` is its previous specification, if it had one."""
 
     service: Service
     now: Any
     before: Mapping[str, Any] | None
 
 
-class SwarmTarget(engine.OfEngine):
+class SwarmTarget(engine.EngineTarget):
     """`flash_cli.deploying.target.Target`, on a manager of a swarm."""
 
     def __init__(
         self, environment: DockerEnvironment, project: str, client: docker.DockerClient | None = None
     ) -> None:
         super().__init__(environment, project, client)
-        with engine.told("docker info"):
+        with engine.engine_faults("docker info"):
             if not self._engine.info()["Swarm"].get("ControlAvailable"):
                 raise TargetFault(
-                    "This engine is no manager of a swarm.",
+                    "This engine is not a manager of a swarm.",
                     where=f"pyproject.toml, [tool.flash.env.{environment.name}], mode",
-                    remedy='`docker swarm init` makes it one; or set mode = "engine".',
+                    remedy='run `docker swarm init`, or set mode = "engine".',
                 )
 
     has_gpus = False
 
     def deploy(self, release: Release, say: Say) -> Mapping[str, str]:
-        """As `Target` has it."""
+        """See `Target`."""
         self._refuse_gpus(release)
         deployment = secrets.token_hex(4)
         rolling: list[Rolling] = []
         try:
             images = self._images(release, say)
-            with engine.told(f"deploying {self._name}"):
+            with engine.engine_faults(f"deploying {self._name}"):
                 existing = {each.name: each for each in self._services()}
                 token = token_of(existing.values()) or secrets.token_urlsafe(32)
-                with engine.whole():
+                with engine.uninterrupted():
                     network = self._network()
                 for service in release.services:
                     before = existing.get(service.name)
@@ -93,9 +93,9 @@ class SwarmTarget(engine.OfEngine):
                         port=self._environment.ports.get(service.endpoint) or (before and published(before)),
                         most_cpus=int(self._engine.info()["NCPU"]),
                     )
-                    with engine.whole():
+                    with engine.uninterrupted():
                         rolling.append(self._start(service, before, images[service.base_image], spec))
-                self._until_through(rolling, deployment, release.timeout, say)
+                self._until_updated(rolling, deployment, release.timeout, say)
         except BaseException:
             with contextlib.suppress(TargetFault, DockerException, requests.RequestException):
                 self._set_back(rolling)
@@ -105,18 +105,18 @@ class SwarmTarget(engine.OfEngine):
         self._remove([each for each in self._services() if each.name not in names])
         urls = {label(each, "endpoint"): self._url(each) for each in self._services()}
         for endpoint, url in urls.items():
-            if not _is_reached(url):
-                say(f"{endpoint} is healthy, but {url} leads nowhere from here: a swarm needs IPVS for that")
+            if not _is_reachable(url):
+                say(f"{endpoint} is healthy, but {url} cannot be reached from here: that needs IPVS")
         return urls
 
     def status(self) -> list[State]:
-        """As `Target` has it."""
-        with engine.told("docker service ls"):
+        """See `Target`."""
+        with engine.engine_faults("docker service ls"):
             return sorted(map(self._state, self._services()), key=lambda each: each.endpoint)
 
     def logs(self, endpoint: str | None, *, follow: bool, lines: int) -> Iterator[Line]:
-        """As `Target` has it."""
-        with engine.told("docker service logs"):
+        """See `Target`."""
+        with engine.engine_faults("docker service logs"):
             sources = [
                 log(each, follow, lines)
                 for each in self._services()
@@ -125,40 +125,40 @@ class SwarmTarget(engine.OfEngine):
         yield from merged(sources)
 
     def undeploy(self, endpoints: Collection[str], say: Say) -> None:
-        """As `Target` has it."""
-        say(f"ending {', '.join(sorted(endpoints))}")
+        """See `Target`."""
+        say(f"removing {', '.join(sorted(endpoints))}")
         self._remove([each for each in self._services() if label(each, "endpoint") in endpoints])
 
     def _filters(self) -> list[str]:
         return [f"{name}={value}" for name, value in self._labels.items()]
 
     def _services(self) -> list[Any]:
-        with engine.told("docker service ls"):
+        with engine.engine_faults("docker service ls"):
             return list(self._engine.services.list(filters={"label": self._filters()}))
 
     def _refuse_gpus(self, release: Release) -> None:
         asking = [service.endpoint for service in release.services if service.gpus]
         if asking:
             raise ConfigFault(
-                f"A swarm has no GPUs to give, and endpoints ask for some: {', '.join(asking)}.",
+                f"A swarm has no support for GPUs, and these endpoints ask for them: {', '.join(asking)}.",
                 where=f"pyproject.toml, [tool.flash.env.{self._environment.name}]",
-                remedy='set mode = "engine"; or gpus = false, to run them without.',
+                remedy='set mode = "engine", or set gpus = false to run them without GPUs.',
             )
 
     def _images(self, release: Release, say: Say) -> dict[str, str]:
-        """The image with the artifact, by its base; pushed, where other nodes are to pull it."""
+        """Build an image with the artifact on each base, and push it if there is a repository."""
         repository = self._environment.repository
         images = {}
         for base in sorted({service.base_image for service in release.services}):
             images[base] = f"{repository or 'flash-' + self._name}:{release.digest[:12]}-{slug(base)}"
-            say(f"the artifact on {base}: {images[base]}")
+            say(f"building {images[base]} from {base}")
             engine.build_image(self._engine, base, release.artifact, images[base], self._labels)
             if repository is not None:
                 engine.push(self._engine, images[base])
         return images
 
     def _network(self) -> str:
-        """That of the application, over all nodes."""
+        """The id of the application's network, which spans all nodes."""
         for network in self._engine.networks.list(filters={"label": self._filters()}):
             return str(network.id)
         made = self._engine.networks.create(
@@ -173,8 +173,8 @@ class SwarmTarget(engine.OfEngine):
         before.update(image=image, **spec)
         return Rolling(service, before, was)
 
-    def _until_through(self, rolling: list[Rolling], deployment: str, timeout: float, say: Say) -> None:
-        """Raises `TargetFault` for the first task that ends, or service that is not through in time."""
+    def _until_updated(self, rolling: list[Rolling], deployment: str, timeout: float, say: Say) -> None:
+        """Wait for all services. Raises `TargetFault` if a task ends, or a service is not ready in time."""
         deadline = time.monotonic() + timeout + HEALTH_SECONDS + MONITOR_SECONDS
         waiting = list(rolling)
         while waiting:
@@ -200,7 +200,7 @@ class SwarmTarget(engine.OfEngine):
                 time.sleep(_POLL_SECONDS)
 
     def _set_back(self, rolling: list[Rolling]) -> None:
-        """What was made is removed; what was updated is as before, where the swarm has not seen to it."""
+        """Remove the services that were made, and restore those that were updated."""
         for each in rolling:
             if each.before is None:
                 continue
@@ -219,8 +219,8 @@ class SwarmTarget(engine.OfEngine):
         self._remove([each.now for each in rolling if each.before is None])
 
     def _remove(self, services: list[Any]) -> None:
-        """End them, and wait until none of their containers is left on this node; then sweep."""
-        with engine.told(f"removing {self._name}"):
+        """Remove services, wait until none of their containers is left on this node, and clean up."""
+        with engine.engine_faults(f"removing {self._name}"):
             for each in services:
                 each.remove()
             deadline = time.monotonic() + DRAIN_SECONDS
@@ -233,7 +233,7 @@ class SwarmTarget(engine.OfEngine):
         self._sweep()
 
     def _sweep(self) -> None:
-        """Remove the images that no container has, and without any service the network."""
+        """Remove unused images, and the network if no service is left."""
         with contextlib.suppress(TargetFault, DockerException, requests.RequestException):
             if not self._services():
                 for network in self._engine.networks.list(filters={"label": self._filters()}):
@@ -253,13 +253,13 @@ class SwarmTarget(engine.OfEngine):
         )
 
     def _url(self, service: Any) -> str:
-        with engine.told("docker service inspect"):
+        with engine.engine_faults("docker service inspect"):
             service.reload()
         host = urlsplit(self._environment.host or "").hostname or "127.0.0.1"
         return f"http://{host}:{published(service)}"
 
 
-def _is_reached(url: str) -> bool:
+def _is_reachable(url: str) -> bool:
     parts = urlsplit(url)
     try:
         socket.create_connection((parts.hostname or "", parts.port or PORT), timeout=3).close()
@@ -276,6 +276,6 @@ def _unhealthy(each: Rolling, task: Mapping[str, Any] | None, what: str) -> Targ
     return TargetFault(
         f"A worker of {each.service.endpoint} {what}. {UNCHANGED}",
         where=f"the service {each.service.name}",
-        remedy="mend what its log says, and deploy again.",
+        remedy="fix the error that its log shows, and deploy again.",
         log=loglines.last(lines, LAST_LINES),
     )

@@ -1,4 +1,4 @@
-"""The service of an endpoint in a swarm: how it is specified, and what it tells of its tasks."""
+"""The service of an endpoint in a swarm: its specification, its labels and the logs of its tasks."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from flash_cli.deploying.services import DRAIN_SECONDS, PORT, TOKEN, Release, Se
 from flash_cli.deploying.targets.docker import engine
 
 HEALTH_SECONDS = 2
-"""From one question for health to the next."""
+"""The time between two health checks."""
 MONITOR_SECONDS = 3
-"""So long the swarm watches new tasks that are healthy, before it calls an update complete."""
+"""How long the swarm watches new healthy tasks before it calls an update complete."""
 DEPLOYMENT = "flash.deployment"
-"""The label of a deployment's tasks; another each time, so that a swarm never finds nothing to do."""
+"""The label of a deployment's tasks. Its value is always new, so that a swarm never skips an update."""
 ENDED = {"failed", "rejected", "complete", "shutdown", "orphaned"}
-"""States of a task that does not serve, and will not."""
+"""States of tasks that do not serve and never will."""
 _SECOND = 10**9
-"""In the engine's unit of time."""
+"""In nanoseconds, the engine's unit of time."""
 
 
 def spec_of(
@@ -46,9 +46,9 @@ def spec_of(
     port: int | None,
     most_cpus: int,
 ) -> dict[str, Any]:
-    """What `services.create` and `Service.update` take, but for the name and the image.
+    """The arguments of `services.create` and `Service.update`, except the name and the image.
 
-    Without a `port`, the swarm chooses one, from 30000 on. An engine refuses more than `most_cpus`.
+    Without a `port`, the swarm chooses one from 30000 on. An engine refuses more CPUs than `most_cpus`.
     """
     own = {"Protocol": "tcp", "TargetPort": PORT} | ({"PublishedPort": port} if port else {})
     environ = {TOKEN: token, **service.environ, **release.secrets}
@@ -88,18 +88,18 @@ def spec_of(
 
 
 def label(service: Any, name: str) -> str:
-    """What its label `flash.NAME` says."""
+    """The value of a service's label `flash.NAME`."""
     return str(service.attrs["Spec"]["Labels"][f"flash.{name}"])
 
 
 def published(service: Any) -> int | None:
-    """Its port on every node."""
+    """A service's port on every node."""
     ports = service.attrs.get("Endpoint", {}).get("Ports") or ()
     return next((int(port["PublishedPort"]) for port in ports), None)
 
 
 def token_of(services: Iterable[Any]) -> str | None:
-    """That of the deployment before."""
+    """The previous deployment's token."""
     return engine.token_of(
         variable
         for service in services
@@ -114,7 +114,7 @@ def why(task: Mapping[str, Any]) -> str:
 
 
 def last_lines(service: Any, count: int, *, follow: bool = False, of: str = "") -> Iterator[str]:
-    """The last lines of each task that has not ended, or of one, by its id."""
+    """The last lines of the log, of the tasks that have not ended, or of the task with the id `of`."""
     ended = {task["ID"] for task in service.tasks() if task["Status"]["State"] in ENDED}
     stream = service.logs(details=True, stdout=True, stderr=True, follow=follow, tail=count)
     for line in lines_of(stream):
@@ -125,13 +125,13 @@ def last_lines(service: Any, count: int, *, follow: bool = False, of: str = "") 
 
 
 def log(service: Any, follow: bool, lines: int) -> Callable[[], Iterator[Line]]:
-    """Its log, of tasks that have not ended, until it is removed."""
+    """A function that yields the log of a service's running tasks."""
 
     def read() -> Iterator[Line]:
         try:
             for line in last_lines(service, lines, follow=follow):
                 yield label(service, "endpoint"), line
         except (DockerException, requests.RequestException):
-            pass  # removed: its log is at its end
+            pass  # the service was removed, so its log ends
 
     return read

@@ -1,8 +1,9 @@
-"""A Docker engine: each endpoint is some worker containers, and a front that holds its port.
+"""The Docker target: each endpoint has worker containers, and a front that holds its port.
 
-Workers join the application's network, where the front looks for them, when they are healthy: so a new one
-boots beside the old ones and takes nothing before it can serve. That network leads nowhere else; the
-environment's `network` does. Only what carries this application's labels is ever touched.
+A worker joins the application's network, where the front looks for workers, when it is healthy. So a new
+worker boots beside the old ones and gets no requests before it can serve. The application's network is
+internal. The environment's `network` connects workers to everything else. Only containers, networks and
+images with this application's labels are ever changed.
 """
 
 from __future__ import annotations
@@ -23,38 +24,38 @@ from flash_cli.deploying.loglines import Line, merged
 from flash_cli.deploying.services import TOKEN, Release, Service, slug
 from flash_cli.deploying.target import LAST_LINES, UNCHANGED, Say, State
 from flash_cli.deploying.targets.docker import engine
-from flash_cli.deploying.targets.docker.engine import SHUT, answers, end, followed, health_of
+from flash_cli.deploying.targets.docker.engine import HARDENING, end, followed, health_of, is_healthy
 from flash_cli.deploying.targets.docker.fronts import Fronts, workers_of
 from flash_cli.faults import TargetFault
 
 _POLL_SECONDS = 0.3
 _FRONT_SECONDS = 20.0
-"""In which a front passes on the health of a worker that is healthy."""
+"""How long a front may take to find a healthy worker."""
 
 
-class DockerTarget(engine.OfEngine):
+class DockerTarget(engine.EngineTarget):
     """`flash_cli.deploying.target.Target`, on one engine."""
 
     @property
     def has_gpus(self) -> bool:
         """Whether the engine has NVIDIA's runtime."""
-        with engine.told("docker info"):
+        with engine.engine_faults("docker info"):
             return "nvidia" in self._engine.info().get("Runtimes", {})
 
     def deploy(self, release: Release, say: Say) -> Mapping[str, str]:
-        """As `Target` has it."""
+        """See `Target`."""
         token = self._token() or secrets.token_urlsafe(32)
         deployment = secrets.token_hex(4)
         fronts = self._fronts()
         workers: dict[str, list[Any]] = {each.endpoint: [] for each in release.services}
         try:
             images = self._images(release, say)
-            with engine.told(f"deploying {self._name}"):
-                with engine.whole():
+            with engine.engine_faults(f"deploying {self._name}"):
+                with engine.uninterrupted():
                     network = self._network()
                 for service in release.services:
                     for _ in range(service.replicas):
-                        with engine.whole():
+                        with engine.uninterrupted():
                             worker = self._create(service, images, release, token, deployment)
                             workers[service.endpoint].append(worker)
                             worker.start()
@@ -65,7 +66,7 @@ class DockerTarget(engine.OfEngine):
                     for worker in workers[service.endpoint]:
                         worker.update(restart_policy={"Name": "unless-stopped"})
                         network.connect(worker, aliases=[workers_of(service.host)])
-                with engine.whole():
+                with engine.uninterrupted():
                     serving = {each.endpoint: fronts.find_or_make(each, network) for each in release.services}
                 self._until_healthy(
                     {f"the front of {name}": [front] for name, front in serving.items()}, _FRONT_SECONDS, say
@@ -81,8 +82,8 @@ class DockerTarget(engine.OfEngine):
         return {name: fronts.url(front) for name, front in serving.items()}
 
     def status(self) -> list[State]:
-        """As `Target` has it."""
-        with engine.told("docker ps"):
+        """See `Target`."""
+        with engine.engine_faults("docker ps"):
             fronts = {each.labels["flash.endpoint"]: each for each in self._containers(role="front")}
             workers = self._containers(role="worker")
         states = []
@@ -103,8 +104,8 @@ class DockerTarget(engine.OfEngine):
         return states
 
     def logs(self, endpoint: str | None, *, follow: bool, lines: int) -> Iterator[Line]:
-        """As `Target` has it."""
-        with engine.told("docker logs"):
+        """See `Target`."""
+        with engine.engine_faults("docker logs"):
             workers = self._containers(role="worker", endpoint=endpoint)
             if not follow:
                 for worker in workers:
@@ -114,16 +115,16 @@ class DockerTarget(engine.OfEngine):
         yield from merged([followed(worker, lines) for worker in workers])
 
     def undeploy(self, endpoints: Collection[str], say: Say) -> None:
-        """As `Target` has it."""
-        with engine.told(f"removing {self._name}"):
+        """See `Target`."""
+        with engine.engine_faults(f"removing {self._name}"):
             workers = [each for each in self._containers() if each.labels["flash.endpoint"] in endpoints]
-            say(f"ending {', '.join(sorted(endpoints))}")
+            say(f"removing {', '.join(sorted(endpoints))}")
             end([each for each in workers if each.labels["flash.role"] == "worker"])
             end([each for each in workers if each.labels["flash.role"] == "front"])
             self._sweep()
 
     def _sweep(self) -> None:
-        """Remove the images that no container has, and without any container the network."""
+        """Remove unused images, and the network if no container is left."""
         with contextlib.suppress(TargetFault, DockerException, requests.RequestException):
             if not self._containers():
                 for network in self._engine.networks.list(filters={"label": self._filters()}):
@@ -135,7 +136,7 @@ class DockerTarget(engine.OfEngine):
         return [f"{name}={value}" for name, value in labels.items()]
 
     def _containers(self, **more: str | None) -> list[Any]:
-        with engine.told("docker ps"):
+        with engine.engine_faults("docker ps"):
             return list(
                 self._engine.containers.list(
                     all=True, filters={"label": self._filters(**more)}, ignore_removed=True
@@ -143,11 +144,11 @@ class DockerTarget(engine.OfEngine):
             )
 
     def _images(self, release: Release, say: Say) -> dict[str, str]:
-        """The image with the artifact, by its base."""
+        """Build an image with the artifact on each base. Returns the images by base."""
         images = {}
         for base in sorted({service.base_image for service in release.services}):
             tag = f"flash-{self._name}:{release.digest[:12]}-{slug(base)}"
-            say(f"the artifact on {base}: {tag}")
+            say(f"building {tag} from {base}")
             engine.build_image(self._engine, base, release.artifact, tag, self._labels)
             images[base] = tag
         return images
@@ -160,14 +161,14 @@ class DockerTarget(engine.OfEngine):
         return Fronts(self._engine, self._environment, self._labels, self._containers(role="front"))
 
     def _network(self) -> Any:
-        """That of the application: peers and fronts find workers there; it leads nowhere else."""
+        """The application's internal network, where peers and fronts find workers."""
         for network in self._engine.networks.list(names=[self._name]):
             if network.name == self._name:
                 if not self._labels.items() <= (network.attrs.get("Labels") or {}).items():
                     raise TargetFault(
-                        f"There is a network {self._name} that is not this deployment's.",
+                        f"The network {self._name} exists and does not belong to this deployment.",
                         where="docker network ls",
-                        remedy=f"remove it (`docker network rm {self._name}`), or rename the environment.",
+                        remedy=f"remove it with `docker network rm {self._name}`, or rename the environment.",
                     )
                 return network
         return self._engine.networks.create(
@@ -197,12 +198,12 @@ class DockerTarget(engine.OfEngine):
                 "flash.deployment": deployment,
             },
             network=self._environment.network,
-            **SHUT,
+            **HARDENING,
             **limits,
         )
 
     def _until_healthy(self, containers: Mapping[str, list[Any]], timeout: float, say: Say) -> None:
-        """Each with what it is. Raises `TargetFault` for the first that ends, or is not healthy in time."""
+        """Wait for the containers. Raises `TargetFault` if one ends, or is not healthy in time."""
         deadline = time.monotonic() + timeout
         waiting = [(what, each) for what, own in containers.items() for each in own]
         while waiting:
@@ -211,7 +212,7 @@ class DockerTarget(engine.OfEngine):
                 if container.status in ("exited", "dead", "restarting"):
                     code = container.attrs["State"]["ExitCode"]
                     raise _unhealthy(what, container, f"ended with exit code {code} before it was healthy")
-                if answers(container):
+                if is_healthy(container):
                     waiting.remove((what, container))
                     say(f"{what} is healthy")
                 elif time.monotonic() > deadline:
@@ -220,12 +221,12 @@ class DockerTarget(engine.OfEngine):
                 time.sleep(_POLL_SECONDS)
 
     def _end_others(self, kept: list[Any], say: Say) -> None:
-        """End all other containers: what served before, and what a deployment that broke off has left."""
+        """End all other containers: those of the previous deployment and of deployments that failed."""
         ids = {each.id for each in kept}
-        with engine.told("ending what served before"):
+        with engine.engine_faults("ending the previous deployment"):
             others = [each for each in self._containers() if each.id not in ids]
             if others:
-                say("the new workers serve; ending the old")
+                say("the new workers serve. Ending the old ones")
             end([each for each in others if each.labels["flash.role"] == "worker"])
             end([each for each in others if each.labels["flash.role"] == "front"])
         self._sweep()
@@ -236,6 +237,6 @@ def _unhealthy(what: str, container: Any, how: str) -> TargetFault:
     return TargetFault(
         f"{what[0].upper()}{what[1:]} {how}. {UNCHANGED}",
         where=f"the container {container.name}, which is removed",
-        remedy="mend what its log says, and deploy again.",
+        remedy="fix the error that its log shows, and deploy again.",
         log=loglines.last(lines, LAST_LINES),
     )

@@ -1,4 +1,4 @@
-"""A Kubernetes cluster: objects applied, read and deleted, and pods' logs, through the official client."""
+"""A Kubernetes cluster: applies, reads and deletes objects and reads logs, with the official client."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SECONDS = 30.0
 
 
 class Cluster:
-    """One namespace, by a context of the kubeconfig. Raises `TargetFault` where the cluster refuses."""
+    """One namespace of a cluster, by a context of the kubeconfig. Every method can raise `TargetFault`."""
 
     def __init__(self, context: str, namespace: str) -> None:
         self._namespace = namespace
@@ -41,12 +41,12 @@ class Cluster:
             raise ConfigFault(
                 f"The context {context!r} cannot be used: {str(error).rstrip('.')}.",
                 where="the kubeconfig (KUBECONFIG, or ~/.kube/config)",
-                remedy=f"set context to one of these: {', '.join(_contexts()) or '(none is there)'}; "
-                "without one, objects are written and not applied.",
+                remedy=f"set context to one of these: {', '.join(_contexts()) or '(there are none)'}. "
+                "Without a context, objects are written to files and not applied.",
             ) from None
         self._where = f"the context {context}, {self._client.configuration.host}"
-        with self._told(), tempfile.TemporaryDirectory() as directory:
-            # What it learns of the API is kept in a file, whose usual place everybody can write to.
+        with self._faults(), tempfile.TemporaryDirectory() as directory:
+            # The client caches the API's description in a file. Everybody can write to its usual place.
             self._dynamic = DynamicClient(self._client, cache_file=str(Path(directory, "resources.json")))
             self._resources = {
                 kind: self._dynamic.resources.get(api_version=version, kind=kind)
@@ -54,8 +54,8 @@ class Cluster:
             }
 
     def apply(self, each: Object) -> None:
-        """Server-side apply; what flash does not say is left as it is."""
-        with self._told():
+        """Apply an object on the server's side. Fields that flash does not set stay as they are."""
+        with self._faults():
             self._resources[each["kind"]].server_side_apply(
                 body=each,
                 namespace=self._namespace,
@@ -65,30 +65,30 @@ class Cluster:
             )
 
     def replace(self, each: Object) -> None:
-        """As `kubectl replace`."""
-        with self._told():
+        """Replace an object, like `kubectl replace`."""
+        with self._faults():
             self._resources[each["kind"]].replace(
                 body=each, namespace=self._namespace, _request_timeout=_SECONDS
             )
 
     def find(self, kind: str, name: str) -> Object | None:
-        """The object, or None."""
-        with self._told(missing_is_fine=True):
+        """The object, or `None` if it does not exist."""
+        with self._faults(missing_is_fine=True):
             found = self._resources[kind].get(name=name, namespace=self._namespace, _request_timeout=_SECONDS)
             return dict(found.to_dict())
         return None
 
     def list(self, kind: str, labels: Mapping[str, str]) -> Iterable[Object]:
         """The objects with these labels."""
-        with self._told():
+        with self._faults():
             found = self._resources[kind].get(
                 namespace=self._namespace, label_selector=selector(labels), _request_timeout=_SECONDS
             )
             return [dict(each) for each in found.to_dict()["items"]]
 
     def delete(self, kind: str, name: str) -> None:
-        """Delete it, and what it owns; no fault where it is gone."""
-        with self._told(missing_is_fine=True):
+        """Delete an object and the objects that it owns. It need not exist."""
+        with self._faults(missing_is_fine=True):
             self._resources[kind].delete(
                 name=name,
                 namespace=self._namespace,
@@ -97,8 +97,8 @@ class Cluster:
             )
 
     def log(self, pod: str, *, lines: int, follow: bool = False, previous: bool = False) -> Iterator[bytes]:
-        """The last lines of a pod's log, as they come; with `previous`, of the container before."""
-        with self._told():
+        """The last lines of a pod's log, or with `previous` of the container that ran before."""
+        with self._faults():
             response: Any = client.CoreV1Api(self._client).read_namespaced_pod_log(
                 pod,
                 self._namespace,
@@ -112,7 +112,7 @@ class Cluster:
             yield from response.stream()
 
     @contextlib.contextmanager
-    def _told(self, *, missing_is_fine: bool = False) -> Iterator[None]:
+    def _faults(self, *, missing_is_fine: bool = False) -> Iterator[None]:
         try:
             yield
         except ApiException as error:
@@ -121,18 +121,18 @@ class Cluster:
             raise TargetFault(
                 f"The cluster refuses: {_message(error)}.",
                 where=self._where,
-                remedy="`kubectl auth can-i` shows what you may do there.",
+                remedy="check your rights with `kubectl auth can-i`.",
             ) from None
         except (urllib3.exceptions.HTTPError, ResourceNotFoundError) as error:
             raise TargetFault(
                 f"The cluster does not answer: {error}.",
                 where=self._where,
-                remedy="`kubectl --context … cluster-info` shows whether it can be reached.",
+                remedy="check the connection with `kubectl --context … cluster-info`.",
             ) from None
 
 
 def _message(error: ApiException) -> str:
-    """What the API says, without the headers of its answer."""
+    """The API's message, without the headers of its response."""
     try:
         return str(json.loads(error.body or "")["message"])
     except (ValueError, KeyError, TypeError):
@@ -140,12 +140,12 @@ def _message(error: ApiException) -> str:
 
 
 def _contexts() -> list[str]:
-    # The function that lists them asks for a current one, too, which there need not be.
+    # The client's own function also needs a current context, and there may be none.
     merged = kube_config.KubeConfigMerger(kube_config.KUBE_CONFIG_DEFAULT_LOCATION).config
     contexts = (merged.value.get("contexts") if merged is not None else None) or ()
     return [str(each["name"]) for each in contexts]
 
 
 def selector(labels: Mapping[str, str]) -> str:
-    """As `kubectl -l` takes it."""
+    """The labels as a selector for `kubectl -l`."""
     return ",".join(f"{name}={value}" for name, value in labels.items())

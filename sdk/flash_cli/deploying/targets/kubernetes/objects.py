@@ -1,6 +1,6 @@
-"""The Kubernetes objects of a release, as plain dictionaries, and how far they are by what a cluster tells.
+"""The Kubernetes objects of a release, as plain dictionaries, and how to read the states of objects.
 
-Nothing here asks a cluster or the disk.
+Nothing here talks to a cluster or the disk.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from flash_runtime.artifact.contract import environ
 Object = dict[str, Any]
 
 WORKER_PORT = 8080
-"""Not 80, which older clusters let only root listen on."""
+"""Not 80: in older clusters only root can listen there."""
 HEALTH_PORT = 8081
 ARTIFACTS = "/artifacts"
-"""Where the volume with the artifact is mounted."""
+"""The mount point of the volume with the artifact."""
 _PERIOD_SECONDS = 5
 _CPU_PERCENT = 70
-"""Of what is requested: above it, the autoscaler adds workers."""
+"""The share of the requested CPU above which the autoscaler adds workers."""
 _TRIES = 2
-"""A worker that ended so often does not turn healthy."""
+"""A worker that has ended this many times is given up."""
 _HOPELESS = {"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"}
 
 
 def labels_of(project: str, environment: str, host: str | None = None) -> dict[str, str]:
-    """The labels of an application's objects; with `host`, of one endpoint's."""
+    """The labels of an application's objects, or with `host` of one endpoint's objects."""
     labels = {
         "app.kubernetes.io/name": slug(project),
         "app.kubernetes.io/instance": environment,
@@ -42,19 +42,19 @@ def labels_of(project: str, environment: str, host: str | None = None) -> dict[s
 
 
 def image_of(environment: KubernetesEnvironment, release: Release, service: Service) -> str:
-    """The image of a service's pods: with the artifact in it, unless that comes on a volume."""
+    """The image of a service's pods. It contains the artifact, unless that is on a volume."""
     if environment.artifact == "volume":
         return service.base_image
     return f"{environment.repository}:{release.digest[:12]}-{slug(service.base_image)}"
 
 
 def artifact_name(release: Release) -> str:
-    """The artifact's file on the volume; another artifact is another file, so that old pods keep theirs."""
+    """The artifact's file on the volume. Each artifact has its own file, so that old pods keep theirs."""
     return f"{release.digest[:12]}.tar.gz"
 
 
 def secret_of(name: str, labels: Mapping[str, str], token: str, secrets: Mapping[str, str]) -> Object:
-    """The Secret that every pod of the application takes its variables from."""
+    """The Secret with the variables of every pod of the application."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -67,7 +67,7 @@ def secret_of(name: str, labels: Mapping[str, str], token: str, secrets: Mapping
 def objects_of(
     service: Service, release: Release, environment: KubernetesEnvironment, project: str, secret: Object
 ) -> list[Object]:
-    """Deployment, Service and, where the number of workers can change, HorizontalPodAutoscaler."""
+    """Deployment, Service and, if the number of workers can change, HorizontalPodAutoscaler."""
     labels = labels_of(project, environment.name, service.host)
     scales = service.max_replicas > service.replicas
     objects = [
@@ -80,7 +80,7 @@ def objects_of(
         },
     ]
     if not scales:
-        # Left out otherwise: an autoscaler's number would be set back by every deployment.
+        # Only without an autoscaler, whose number every deployment would reset.
         objects[0]["spec"]["replicas"] = service.replicas
         return objects
     return [*objects, _autoscaler(service, labels)]
@@ -138,7 +138,7 @@ def _deployment(
         "terminationGracePeriodSeconds": DRAIN_SECONDS,
         "volumes": volumes,
     }
-    annotations = {"flash/artifact": release.digest, "flash/secrets": _of_secrets(secret)}
+    annotations = {"flash/artifact": release.digest, "flash/secrets": _hash_of(secret)}
     annotations["flash/template"] = hashlib.sha256(repr((pod, annotations)).encode()).hexdigest()[:16]
     return {
         "apiVersion": "apps/v1",
@@ -167,7 +167,7 @@ def _probe(path: str, failures: int) -> Object:
 
 
 def _resources(service: Service) -> Object:
-    """What `cpu=` says; with `gpu=`, a CPU for each, since an autoscaler counts in shares of a request."""
+    """The resources of `cpu=`. With `gpu=`, one CPU for each GPU, since an autoscaler needs a CPU request."""
     requests: Object = {"cpu": str(service.cpus or service.gpus or 1)}
     limits: Object = {"cpu": str(service.cpus)} if service.cpus else {}
     if service.memory_gb:
@@ -178,7 +178,7 @@ def _resources(service: Service) -> Object:
 
 
 def _autoscaler(service: Service, labels: Mapping[str, str]) -> Object:
-    """From `workers=`; at least one, since an autoscaler cannot start from none."""
+    """The autoscaler of `workers=`. It keeps at least one worker, since it cannot start from zero."""
     target = {"type": "Utilization", "averageUtilization": _CPU_PERCENT}
     return {
         "apiVersion": "autoscaling/v2",
@@ -193,15 +193,15 @@ def _autoscaler(service: Service, labels: Mapping[str, str]) -> Object:
     }
 
 
-def _of_secrets(secret: Object) -> str:
-    """Another one for other secrets, so that they bring new pods; keyed, so that no secret can be guessed."""
+def _hash_of(secret: Object) -> str:
+    """A keyed hash of the secrets: new secrets bring new pods. The key keeps them from being guessed."""
     values = secret["stringData"]
     text = json.dumps(values, sort_keys=True).encode()
     return hmac.new(values[TOKEN].encode(), text, hashlib.sha256).hexdigest()[:16]
 
 
 def is_rolled_out(deployment: Object) -> bool:
-    """As `kubectl rollout status` sees it."""
+    """Whether a Deployment is complete, by the rules of `kubectl rollout status`."""
     status = deployment.get("status") or {}
     wanted = deployment["spec"].get("replicas", 1)
     updated = status.get("updatedReplicas") or 0
@@ -214,17 +214,17 @@ def is_rolled_out(deployment: Object) -> bool:
 
 
 def containers(pod: Object) -> list[Object]:
-    """The states of a pod's containers."""
+    """The statuses of a pod's containers."""
     return list((pod.get("status") or {}).get("containerStatuses") or ())
 
 
 def is_of(pod: Object, annotations: Mapping[str, str]) -> bool:
-    """Whether a pod was made of the template with these annotations."""
+    """Whether a pod was made from the template with these annotations."""
     return annotations.items() <= (pod["metadata"].get("annotations") or {}).items()
 
 
 def hopeless(pod: Object) -> str | None:
-    """Why a pod will not be ready, where that is plain; None for others."""
+    """Why a pod can never be ready, or `None` if it may be."""
     for status in containers(pod):
         waiting = (status.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") in _HOPELESS:

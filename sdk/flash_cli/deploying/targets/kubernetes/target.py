@@ -48,26 +48,26 @@ class KubernetesTarget:
         self._labels = labels_of(project, environment.name)
         self._written = Written(root / ".flash" / "kubernetes" / environment.name)
 
-    has_gpus = True  # which the cluster's device plugin knows
+    has_gpus = True  # the cluster's device plugin knows which nodes have some
 
     @functools.cached_property
     def _cluster(self) -> Cluster:
         if self._environment.context is None:
             raise ConfigFault(
-                f"The environment {self._environment.name} has no context, and so no cluster.",
+                f"The environment {self._environment.name} has no context, so its cluster is unknown.",
                 where=f"pyproject.toml, [tool.flash.env.{self._environment.name}]",
-                remedy='add context = "…", or use kubectl, which tells them apart by '
+                remedy='add context = "…", or use kubectl with '
                 f"-n {self._environment.namespace} -l {selector(self._labels)}",
             )
         return Cluster(self._environment.context, self._environment.namespace)
 
     @property
     def platform(self) -> str:
-        """As `Target` has it."""
+        """See `Target`."""
         return self._environment.platform
 
     def deploy(self, release: Release, say: Say) -> Mapping[str, str]:
-        """As `Target` has it; without a context, objects are written and not applied, and there is no URL."""
+        """See `Target`. Without a context, objects are written and not applied, and there are no URLs."""
         environment = self._environment
         applies = environment.context is not None
         token = self._token(applies)
@@ -86,12 +86,12 @@ class KubernetesTarget:
             self._push(images, release, say)
             self._apply(release, secret, objects, say)
         else:
-            self._tell(release, images, say)
+            self._say_how_to_apply(release, images, say)
             return {}
         return {service.endpoint: self._url(service.name, service.host) for service in release.services}
 
     def status(self) -> list[State]:
-        """As `Target` has it."""
+        """See `Target`."""
         states = []
         for each in self._cluster.list("Deployment", self._labels):
             metadata, status = each["metadata"], each.get("status") or {}
@@ -110,7 +110,7 @@ class KubernetesTarget:
         return sorted(states, key=lambda state: state.endpoint)
 
     def logs(self, endpoint: str | None, *, follow: bool, lines: int) -> Iterator[Line]:
-        """As `Target` has it."""
+        """See `Target`."""
         sources = [
             self._log(state.endpoint, pod["metadata"]["name"], follow, lines)
             for state in self.status()
@@ -124,8 +124,8 @@ class KubernetesTarget:
                 yield from source()
 
     def undeploy(self, endpoints: Collection[str], say: Say) -> None:
-        """As `Target` has it; the cluster ends the pods, each with its time to drain."""
-        say(f"deleting {', '.join(sorted(endpoints))}")
+        """See `Target`. The cluster ends the pods, each with its time to drain."""
+        say(f"removing {', '.join(sorted(endpoints))}")
         self._delete({slug(endpoint) for endpoint in endpoints})
         if not self.status():
             for secret in self._cluster.list("Secret", self._labels):
@@ -137,16 +137,16 @@ class KubernetesTarget:
         return f"http://{name}.{self._environment.namespace}:{PORT}"
 
     def _token(self, applies: bool) -> str:
-        """That of the deployment before: pods that stay call pods that are new."""
+        """The previous deployment's token, since old and new pods call each other, or a new one."""
         if applies:
             found = self._cluster.find("Secret", self._name)
             if found is not None:
                 return base64.b64decode(found["data"][TOKEN]).decode()
         return self._written.token() or secrets.token_urlsafe(32)
 
-    def _tell(self, release: Release, images: Mapping[str, str], say: Say) -> None:
-        """The commands that do what a context would."""
-        say("not applied: the environment has no context. To apply it:")
+    def _say_how_to_apply(self, release: Release, images: Mapping[str, str], say: Say) -> None:
+        """Show the commands that apply the objects."""
+        say("not applied, since the environment has no context. To apply the objects:")
         for image in images:
             context = self._written.context(image)
             say(f"  docker build -t {image} {context} && docker push {image}")
@@ -186,7 +186,7 @@ class KubernetesTarget:
                 self._cluster.apply(each)
             self._until_rolled_out(release, objects, say)
         except BaseException:
-            with contextlib.suppress(TargetFault):  # the first fault is what is to be told
+            with contextlib.suppress(TargetFault):  # the first fault is the one to report
                 for name, found in before.items():
                     self._set_back(name, found)
             raise
@@ -205,13 +205,13 @@ class KubernetesTarget:
         if not self._labels.items() <= (found["metadata"].get("labels") or {}).items():
             kind, name = found["kind"], found["metadata"]["name"]
             raise TargetFault(
-                f"There is a {kind} {name} that is not this deployment's.",
+                f"The {kind} {name} exists and does not belong to this deployment.",
                 where=f"the namespace {self._environment.namespace}",
                 remedy="rename the environment, or use another namespace.",
             )
 
     def _until_rolled_out(self, release: Release, objects: Mapping[str, list[Object]], say: Say) -> None:
-        """Raises `TargetFault` for the first Deployment that cannot be, or is not in time."""
+        """Wait for all Deployments. Raises `TargetFault` if one cannot become ready, or not in time."""
         deadline = time.monotonic() + release.timeout
         waiting = list(release.services)
         while waiting:
@@ -246,12 +246,12 @@ class KubernetesTarget:
         return TargetFault(
             f"A worker of {service.endpoint} {what}. {UNCHANGED}",
             where=f"the pod {name}" if pod else f"the Deployment {service.name}, which made no pod",
-            remedy="mend what its log says, and deploy again.",
+            remedy="fix the error that its log shows, and deploy again.",
             log=log,
         )
 
     def _set_back(self, name: str, before: Object | None) -> None:
-        """The Deployment as it was; where there was none, none."""
+        """Restore a Deployment, or delete it if there was none before."""
         if before is None:
             self._cluster.delete("Deployment", name)
             return

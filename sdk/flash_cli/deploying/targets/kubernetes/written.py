@@ -1,4 +1,4 @@
-"""What a deployment to Kubernetes writes: its objects, and the contexts that its images are built of."""
+"""The files of a deployment to Kubernetes: its objects, and the build contexts of its images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Written:
         self.directory = directory
 
     def objects(self, objects: Mapping[str, list[Object]]) -> None:
-        """A file for each name, readable by their owner alone: one has secrets. Others are removed."""
+        """Write a file for each name, and remove others. Only their owner can read them: one has secrets."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             for stale in self.directory.glob("*.yaml"):
@@ -38,7 +38,7 @@ class Written:
             raise _unwritable(self.directory, error) from None
 
     def token(self) -> str | None:
-        """That of the Secret which was written last."""
+        """The token in the Secret that was written last, if there is one."""
         try:
             secret = yaml.safe_load((self.directory / "_secret.yaml").read_text())
             return str(secret["stringData"][TOKEN])
@@ -46,11 +46,11 @@ class Written:
             return None
 
     def context(self, image: str) -> Path:
-        """The directory that an image is built of."""
+        """The build context of an image."""
         return self.directory / "images" / slug(image.rpartition(":")[2])
 
     def contexts(self, images: Mapping[str, str], artifact: Path) -> None:
-        """For each image a Dockerfile on its base, and the artifact beside it."""
+        """Write a build context for each image: a Dockerfile, and the artifact beside it."""
         try:
             shutil.rmtree(self.directory / "images", ignore_errors=True)
             for image, base in images.items():

@@ -268,7 +268,7 @@ def test_a_port_that_is_taken_is_named_and_what_served_at_another_serves_on(depl
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         (deployed.root / "pyproject.toml").write_text(f"{table}ports = {{ api = {port} }}\n")
-        assert f"Port {port} of 127.0.0.1, for api, is taken" in deployed.flash("deploy", code=69)
+        assert f"Port {port} of 127.0.0.1 is taken, and api needs it" in deployed.flash("deploy", code=69)
     assert deployed.containers() == before
     assert httpx.get(f"{urls['api']}/ping").status_code == 200
     deployed.flash("deploy")
@@ -303,14 +303,14 @@ def test_logs_are_of_each_endpoint_and_can_be_followed(deployed):
 
 def test_what_cannot_be_deployed_is_refused_before_anything_is_changed(deployed, image):
     before = deployed.containers()
-    assert "there are: test" in deployed.flash("deploy", "--env", "nowhere", code=78)
+    assert "The environments are: test" in deployed.flash("deploy", "--env", "nowhere", code=78)
     told = deployed.flash("status", code=69, DOCKER_HOST="tcp://127.0.0.1:1")
     assert "No Docker engine answers" in told
     assert "SECRET" in deployed.flash("deploy", code=78, SECRET="")
     (deployed.root / "pyproject.toml").write_text(TABLE.format(image="flash-no-such:cpu"))
     told = deployed.flash("deploy", code=69)
     (deployed.root / "pyproject.toml").write_text(TABLE.format(image=image))
-    assert "flash-no-such:cpu is not there" in told
+    assert "flash-no-such:cpu is missing" in told
     assert "make image-cpu" in told
     assert deployed.containers() == before
 
@@ -339,7 +339,7 @@ def test_a_deployment_that_is_interrupted_leaves_nothing_of_itself(fresh, sent):
 def test_a_network_that_is_not_the_deployments_is_left_alone(fresh):
     foreign = fresh.engine.networks.create("deployfresh-test")
     try:
-        assert "not this deployment's" in fresh.flash("deploy", code=69)
+        assert "does not belong to this deployment" in fresh.flash("deploy", code=69)
         foreign.reload()
     finally:
         foreign.remove()

@@ -11,5 +11,8 @@ def path_problem(path: str) -> tuple[str, str] | None:
         return f"path must start with '/', got: {path!r}", f"write {'/' + path!r}"
     if path in RESERVED_PATHS:
         reserved = " and ".join(RESERVED_PATHS)
-        return f"path {path!r} is reserved by the framework, as are {reserved}", "choose another path"
+        return (
+            f"path {path!r} is reserved by the framework. The reserved paths are {reserved}",
+            "choose another path",
+        )
     return None

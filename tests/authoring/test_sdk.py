@@ -10,7 +10,8 @@ import sys
 import pytest
 
 import runpod_flash
-from runpod_flash import CpuInstanceType, Endpoint, GpuGroup, GpuType, NetworkVolume
+from flash_runtime.artifact import contract
+from runpod_flash import CpuInstanceType, Endpoint, GpuGroup, GpuType, NetworkVolume, paths
 from tests import vendor
 
 ENUMS = ["GpuGroup", "GpuType", "CpuInstanceType", "CudaVersion", "DataCenter"]
@@ -28,6 +29,10 @@ def test_it_imports_nothing_but_the_standard_library():
     assert packages - set(sys.stdlib_module_names) == {"runpod_flash"}
     # Each of these costs more than all that is needed here.
     assert not packages & {"asyncio", "inspect", "dataclasses", "logging", "json", "pathlib"}
+
+
+def test_it_reserves_the_paths_that_the_worker_does():
+    assert paths.RESERVED_PATHS == contract.RESERVED_PATHS
 
 
 @pytest.mark.vendor

@@ -18,7 +18,7 @@ _WEEK = 7 * 86400
 
 
 def _whole_number(text: str, low: int, high: int, allowed: str) -> int:
-    # int() alone would take "1_000", "+5" and other scripts' digits, which no shell user means.
+    # int() also takes "1_000", "+5" and digits of other scripts, which nobody means here.
     if not (text.isascii() and text.isdecimal() and len(text) <= 20 and low <= int(text) <= high):
         raise Refused(allowed)
     return int(text)
@@ -181,13 +181,13 @@ def names(text: str) -> tuple[str, ...]:
 def secret_in_file(text: str) -> str:
     try:
         path = Path(text)
-        if not path.is_file() and path.exists():  # reading a pipe would wait for ever
+        if not path.is_file() and path.exists():  # reading a pipe could wait for ever
             raise OSError
         content = path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as error:
         raise Refused(f"the path of a file that can be read ({error.__class__.__name__})") from None
     if not content:
-        raise Refused("the path of a file with the secret in it; this one is empty")
+        raise Refused("the path of a file that contains the secret, and this file is empty")
     return secret(content)
 
 

@@ -53,7 +53,7 @@ class Settings:
     artifact_sha256: str | None = setting("FLASH_ARTIFACT_SHA256", parsers.sha256)
     artifact_wait: float = setting("FLASH_ARTIFACT_WAIT", parsers.seconds, 30.0)
     artifact_max_bytes: int = setting("FLASH_ARTIFACT_MAX_BYTES", parsers.whole(1, 2**62), 8192 * MEBIBYTE)
-    """The most that the artifact's members may add up to, unpacked."""
+    """The limit for the total size of the artifact's unpacked members."""
     artifact_max_members: int = setting("FLASH_ARTIFACT_MAX_MEMBERS", parsers.whole(1, 2**62), 200_000)
     disable_unpack: bool = setting("FLASH_DISABLE_UNPACK", parsers.switch, False)
     app_dir: Path = setting("FLASH_APP_DIR", parsers.absolute_path, Path("/app"))
@@ -75,7 +75,7 @@ class Settings:
     route_timeouts: tuple[tuple[str, float], ...] = setting(
         "FLASH_ROUTE_TIMEOUTS", parsers.route_timeouts, ()
     )
-    """`METHOD /path` and seconds, for routes that have a time of their own."""
+    """`METHOD /path` and seconds, for routes with a timeout of their own."""
     stall_timeout: float = setting(
         "FLASH_STALL_TIMEOUT", parsers.seconds, lambda values: values["request_timeout"]
     )
@@ -116,7 +116,7 @@ class Settings:
     peer_url: str | None = setting("FLASH_PEER_URL", parsers.peer_url)
     """A template of the other resources' base URLs, with `{resource}` in it."""
     peers: tuple[tuple[str, str], ...] = setting("FLASH_PEERS", parsers.peers, ())
-    """Resources, each with its base URL."""
+    """Other resources, each with its base URL."""
     live: bool = setting("FLASH_LIVE", parsers.switch, False)
     """Whether source text that a caller sends is run. For development only."""
     misspelled: tuple[tuple[str, str], ...] = ()

@@ -56,7 +56,7 @@ def discover(project: Project) -> Application:
 
 
 def _modules(project: Project) -> dict[str, Module]:
-    """Each Python file of the project by its module's name."""
+    """The parsed Python files of the project, by module name."""
     modules: dict[str, Module] = {}
     problems: list[Problem] = []
     was_enabled = gc.isenabled()
@@ -125,7 +125,9 @@ def _paired(
 def _set_options(gathered: Gathered, sources: Sources, declaration: Declaration, live: LiveEndpoint) -> None:
     for name, what in live.opaque.items():
         text = f"`{name}` of this Endpoint is {what}, which a manifest cannot contain"
-        gathered.problems.append(Problem(declaration.place, text, "give it a value of plain Python"))
+        gathered.problems.append(
+            Problem(declaration.place, text, "use plain values, such as strings, numbers and lists")
+        )
     try:
         declaration.options = {name: _live_value(sources, text) for name, text in live.arguments.items()}
         declaration.is_known = True

@@ -155,7 +155,7 @@ class _Gatherer:
             elif function.attr.upper() in METHODS and _names_a_path(call):
                 self._check_stranger(module, decorator, function.value)
         elif isinstance(function, ast.Name) and self._is_method(module, function):
-            self._doubt(module, decorator, "whose route this is")
+            self._doubt(module, decorator, "the endpoint of this route")
         return None
 
     def _check_stranger(self, module: Module, decorator: ast.expr, node: ast.expr) -> None:
@@ -178,7 +178,7 @@ class _Gatherer:
 
     def _decorate(self, module: Module, definition: Definition, decorator: ast.expr, owner: Owner) -> None:
         if owner == "made":
-            self._doubt(module, decorator, "what this decorates")
+            self._doubt(module, decorator, "the endpoint of this decorator")
         else:
             owner.uses.append(Use(module, definition, module.place(decorator)))
 
@@ -192,7 +192,7 @@ class _Gatherer:
     ) -> None:
         place = module.place(decorator)
         if owner == "made":
-            return self._doubt(module, decorator, "whose route this is")
+            return self._doubt(module, decorator, "the endpoint of this route")
         method = attribute.upper()
         if method not in METHODS:
             return self._refuse(
@@ -258,7 +258,7 @@ class _Gatherer:
             inside = node.value if isinstance(node, ast.Attribute | ast.Subscript) else None
             if self._makers.is_making(module, node):
                 return "made"
-            # An element of a collection of endpoints, but no attribute of one endpoint.
+            # An element of a collection of endpoints counts, an attribute of one endpoint does not.
             owner = self._owner(module, inside, depth - 1) if inside is not None and depth else None
             return owner if owner == "made" else None
         bindings = held.module.bindings[held.name]

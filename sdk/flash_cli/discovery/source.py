@@ -150,7 +150,7 @@ def read(root: Path, path: str) -> Module:
         source = (root / path).read_bytes()
     except OSError as error:
         raise SourceFault(
-            Problem(Place(path, 1), f"the file cannot be read: {error.strerror}", "make it readable")
+            Problem(Place(path, 1), f"the file cannot be read: {error.strerror}", "make the file readable")
         ) from error
     try:
         with warnings.catch_warnings():
@@ -159,7 +159,7 @@ def read(root: Path, path: str) -> Module:
             )  # such as those about escape sequences, which do not concern a build
             return Module(path, ast.parse(source), mentions_sdk=SDK.encode() in source)
     except SyntaxError as error:
-        # The text itself is not in `error.text` where it came as bytes.
+        # `error.text` lacks the line if the source was given as bytes.
         lines = source.decode("utf-8", "replace").splitlines()
         line = error.lineno or 1
         text = lines[line - 1] if line <= len(lines) else ""

@@ -208,7 +208,7 @@ class Sources:
                     return base[node.attr]
                 if node.attr not in _VALUE_METHODS:
                     known = ", ".join(base.__members__)
-                    raise BadValue(module, node, f"{base.__name__} has no {node.attr!r}; it has {known}")
+                    raise BadValue(module, node, f"{base.__name__} has no {node.attr!r}. It has {known}")
             if isinstance(base, Enum) and node.attr in ("value", "name"):
                 return getattr(base, node.attr)
         raise Unknowable(module, node)
@@ -239,7 +239,7 @@ def _sdk(module: Module, node: ast.expr, name: str) -> Any:
 
 
 def _combined(operation: Callable[..., Any], left: Any, right: Any) -> Any:
-    # Text and lists are joined; only numbers are multiplied, lest the source ask for a terabyte.
+    # Only numbers are multiplied, so that no source makes a string of a terabyte.
     if operation is not operator.add and not all(isinstance(each, int | float) for each in (left, right)):
         raise TypeError
     return operation(left, right)

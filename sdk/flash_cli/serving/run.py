@@ -250,7 +250,7 @@ def _url(host: str, port: int) -> str:
 
 
 def _forget_compiled(path: Path) -> None:
-    """Remove what Python has compiled of a file: it tells a change by whole seconds and the size."""
+    """Remove a file's compiled code: Python compares only whole seconds and sizes to notice a change."""
     if path.suffix == ".py":
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
 

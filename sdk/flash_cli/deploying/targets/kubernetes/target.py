@@ -1,7 +1,7 @@
-"""Kubernetes: objects are written to `.flash/kubernetes/`; with a context, they are applied, too.
+"""The Kubernetes target: writes objects to `.flash/kubernetes/` and, with a context, applies them.
 
-The cluster rolls a Deployment over and keeps the old pods until the new ones are ready. Where these do not
-become so, the Deployment is set back to what it was.
+The cluster keeps a Deployment's old pods until the new ones are ready. If they do not become ready, the
+Deployment is restored.
 """
 
 from __future__ import annotations

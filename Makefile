@@ -99,6 +99,7 @@ check: $(SYNCED) ## Lint, check types, and check that generated files are up to 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/shellcheck entrypoint.sh image/*.sh image/bin/* .ci/*
 	$(BIN)/python -m flash_runtime.artifact.manifest | diff manifest_schema.json -
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flash_runtime.artifact import manifest, unpacking
+from flash_runtime.artifact.contract import RESERVED_PATHS
 from flash_runtime.artifact.manifest import Manifest
 from flash_runtime.artifact.selection import FunctionRef, Job, Route, functions_for, jobs_for, routes_for
 from flash_runtime.config.settings import EVERY_RESOURCE, Settings
@@ -49,7 +50,7 @@ def read_again(settings: Settings, package: Package) -> Package:
 
 
 def _read(settings: Settings, path: Path, files: Path, where: str) -> Manifest:
-    reserved = ("/ping", "/execute", settings.health_path)
+    reserved = (*RESERVED_PATHS, settings.health_path)
     found = manifest.load(path, reserved, where)
     manifest.check_python(found, files)
     return found

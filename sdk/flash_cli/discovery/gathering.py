@@ -13,7 +13,7 @@ from flash_cli.application import Place
 from flash_cli.discovery.declarations import Declaration, Use
 from flash_cli.discovery.makers import Makers, calls, is_client
 from flash_cli.discovery.source import SDK, Assigned, Definition, Imported, Module
-from flash_cli.discovery.values import BadValue, Held, Sources, Unknowable
+from flash_cli.discovery.values import BadValue, ProjectName, Sources, Unknowable
 from flash_cli.faults import Problem
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
@@ -254,7 +254,7 @@ class _Gatherer:
         if isinstance(node, ast.Call) and self._makers.is_endpoint(module, node.func):
             return self._declare(module, node, None)
         held = self._sources.resolve(module, node)
-        if not isinstance(held, Held) or not depth:
+        if not isinstance(held, ProjectName) or not depth:
             inside = node.value if isinstance(node, ast.Attribute | ast.Subscript) else None
             if self._makers.is_making(module, node):
                 return "made"
@@ -284,7 +284,7 @@ class _Gatherer:
     def _is_method(self, module: Module, node: ast.Name) -> bool:
         """Whether a name stands for an endpoint's method, as in `get = api.get`."""
         held = self._sources.resolve(module, node)
-        return isinstance(held, Held) and any(
+        return isinstance(held, ProjectName) and any(
             self._involves_endpoints(held.module, each.value)
             for each in held.module.bindings[held.name]
             if isinstance(each, Assigned) and each.value is not None
@@ -296,7 +296,7 @@ class _Gatherer:
             if isinstance(call.func, ast.Call) and isinstance(call.func.func, ast.Attribute):
                 if self._owner(module, call.func.func.value) is not None:
                     return True
-            elif isinstance(self._sources.resolve(module, call.func), Held):
+            elif isinstance(self._sources.resolve(module, call.func), ProjectName):
                 given = [*call.args, *(each.value for each in call.keywords)]
                 if any(isinstance(each, ast.Name) and self._owner(module, each) for each in given):
                     return True

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from flash_cli.discovery.source import Assigned, Binding, Module
-from flash_cli.discovery.values import Held, Sdk, Sources
+from flash_cli.discovery.values import ProjectName, SdkName, Sources
 
 
 class Makers:
@@ -18,7 +18,7 @@ class Makers:
 
     def is_endpoint(self, module: Module, node: ast.expr) -> bool:
         """Whether the expression is the SDK's `Endpoint`, under any name."""
-        return self._sources.resolve(module, node) == Sdk("Endpoint")
+        return self._sources.resolve(module, node) == SdkName("Endpoint")
 
     def is_making(self, module: Module, node: ast.AST) -> bool:
         """Whether the code makes endpoints that can have functions, directly or by a call."""
@@ -30,7 +30,7 @@ class Makers:
     def _makes(self, module: Module, node: ast.expr) -> bool:
         """Whether calling the expression makes endpoints."""
         held = self._sources.resolve(module, node)
-        if not isinstance(held, Held):
+        if not isinstance(held, ProjectName):
             return False
         key = (held.module.name, held.name)
         if key not in self._known:

@@ -50,14 +50,14 @@ class BadValue(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Sdk:
+class SdkName:
     """A name of `runpod_flash`."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ProjectName:
     """A name in a module of the project that is not an import."""
 
     module: Module
@@ -65,7 +65,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class ModuleName:
     """A module, of the project or not."""
 
     name: str
@@ -77,20 +77,22 @@ class Sources:
     def __init__(self, modules: Mapping[str, Module]) -> None:
         self.modules = modules
 
-    def resolve(self, module: Module, node: ast.expr) -> Sdk | Held | Whole | None:
+    def resolve(self, module: Module, node: ast.expr) -> SdkName | ProjectName | ModuleName | None:
         """What a plain or dotted name stands for, or `None` if that is none of the three kinds."""
         return self._resolve(module, node, _DEEPEST)
 
-    def _resolve(self, module: Module, node: ast.expr | None, depth: int) -> Sdk | Held | Whole | None:
+    def _resolve(
+        self, module: Module, node: ast.expr | None, depth: int
+    ) -> SdkName | ProjectName | ModuleName | None:
         if isinstance(node, ast.Name):
             return self._follow(module, node.id, depth)
         if isinstance(node, ast.Attribute):
             base = self._resolve(module, node.value, depth)
-            if isinstance(base, Whole):
+            if isinstance(base, ModuleName):
                 return self._member(base.name, node.attr, depth)
         return None
 
-    def _follow(self, module: Module, name: str, depth: int) -> Sdk | Held | Whole | None:
+    def _follow(self, module: Module, name: str, depth: int) -> SdkName | ProjectName | ModuleName | None:
         bindings = module.bindings.get(name)
         if bindings:
             # `try: from x import y; except ImportError: y = None` means x's.
@@ -98,28 +100,28 @@ class Sources:
             last = (sure or bindings)[-1]
             if isinstance(last, Assigned) and len(bindings) == 1 and depth:
                 aliased = self._resolve(module, last.value, depth - 1)
-                if isinstance(aliased, Sdk):  # `Endpoint = runpod_flash.Endpoint`
+                if isinstance(aliased, SdkName):  # `Endpoint = runpod_flash.Endpoint`
                     return aliased
             if not isinstance(last, Imported):
-                return Held(module, name)
+                return ProjectName(module, name)
             if last.attribute is None:
-                return Whole(last.module)
+                return ModuleName(last.module)
             return self._member(last.module, last.attribute, depth)
         for star in module.stars:
             if star == SDK and name in runpod_flash.__all__:
-                return Sdk(name)
+                return SdkName(name)
             if star in self.modules and depth:
                 found = self._follow(self.modules[star], name, depth - 1)
                 if found is not None:
                     return found
         return None
 
-    def _member(self, module: str, name: str, depth: int) -> Sdk | Held | Whole | None:
+    def _member(self, module: str, name: str, depth: int) -> SdkName | ProjectName | ModuleName | None:
         if module == SDK or module.startswith(f"{SDK}."):
-            return Sdk(name)
+            return SdkName(name)
         if module in self.modules and name in self.modules[module].bindings and depth:
             return self._follow(self.modules[module], name, depth - 1)
-        return Whole(f"{module}.{name}")
+        return ModuleName(f"{module}.{name}")
 
     def evaluate(self, module: Module, node: ast.expr, depth: int = _DEEPEST) -> Any:
         """The expression's value. Raises `Unknowable`, or `BadValue` if the SDK refuses the value."""
@@ -189,7 +191,7 @@ class Sources:
 
     def _named(self, module: Module, node: ast.Name | ast.Attribute, depth: int) -> Any:
         found = self.resolve(module, node)
-        if isinstance(found, Held):
+        if isinstance(found, ProjectName):
             bindings = found.module.bindings[found.name]
             only = bindings[0] if len(bindings) == 1 else None
             fixed = (
@@ -199,7 +201,7 @@ class Sources:
                 value = self.evaluate(found.module, only.value, depth - 1)
                 if not isinstance(value, list | dict | set) or found.name not in found.module.lent:
                     return value
-        elif isinstance(found, Sdk):
+        elif isinstance(found, SdkName):
             return _sdk(module, node, found.name)
         elif isinstance(node, ast.Attribute):
             base = self.evaluate(module, node.value, depth - 1)
@@ -220,7 +222,7 @@ class Sources:
         }
         if len(options) == len(call.keywords):
             found = self.resolve(module, function)
-            if isinstance(found, Sdk) and found.name != "Endpoint":
+            if isinstance(found, SdkName) and found.name != "Endpoint":
                 return _sdk(module, function, found.name)(*args, **options)
             if isinstance(function, ast.Attribute) and function.attr in _VALUE_METHODS:
                 base = self.evaluate(module, function.value, depth - 1)

@@ -42,29 +42,29 @@ def run(directory: Path, host: str, port: int, *, reload: bool) -> int:
     free = free_port(host, port)
     if free != port:
         _say(f"port {port} is taken: using {free}")
-    development = Development(root, host, free)
-    stop = _Stop()
+    server = DevelopmentServer(root, host, free)
+    stop = _StopSignals()
     changes = watching.saves(root, stop.event) if reload else watching.ticks(stop.event)
     try:
         if not reload:
-            development.serve()
+            server.serve()
         else:
             next(changes, None)  # starts watching, so that no save is missed while the source is read
-            development.serve_if_possible()
+            server.serve_if_possible()
         for saved in changes:
             if saved:
-                development.reload(saved)
-            code = development.check()
+                server.reload(saved)
+            code = server.check()
             if code is not None and not reload:
                 return code
             if code is not None:
                 _say("waiting for a save …")
     finally:
-        development.end(stop)
+        server.end(stop)
     return EXIT_OK
 
 
-class _Stop:
+class _StopSignals:
     """Counts the signals that ask the process to stop."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class _Stop:
             raise KeyboardInterrupt  # in whatever delays the end, such as the import of a module
 
 
-class Development:
+class DevelopmentServer:
     """A project, and the child process that serves its last working source."""
 
     def __init__(self, root: Path, host: str, port: int) -> None:
@@ -153,7 +153,7 @@ class Development:
             self._show()
         return code
 
-    def end(self, stop: _Stop) -> None:
+    def end(self, stop: _StopSignals) -> None:
         """End the child."""
         if self._child is not None:
             self._child.end(lambda: stop.in_a_hurry)

@@ -30,7 +30,7 @@ HARDENING = {
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges:true"],
 }
-"""How docs/how-to/docker.md secures a container: whoever breaks into a handler gets no further rights."""
+"""How docs/how-to/docker.md secures a container: code that takes over a handler gets no further rights."""
 
 
 def connect(host: str | None) -> docker.DockerClient:

@@ -63,7 +63,7 @@ class Front:
                 if worker is not None:
                     await self._join((reader, writer), worker, address)
                     return
-                self._doubt(address)
+                self._demote(address)
             writer.write(_NO_WORKER)
             await writer.drain()
         except OSError:
@@ -78,7 +78,7 @@ class Front:
             *self._others,
         ]
 
-    def _doubt(self, address: str) -> None:
+    def _demote(self, address: str) -> None:
         """Prefer the others until the next check: this worker has ended, and may be starting again."""
         if address in self._healthy:
             self._healthy.remove(address)
@@ -90,7 +90,7 @@ class Front:
         sending = asyncio.create_task(_pass_on(client[0], worker[1]))
         try:
             if not await _pass_on(worker[0], client[1]) and not client[0].at_eof():
-                self._doubt(address)
+                self._demote(address)
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
             async with asyncio.timeout(_LINGER_SECONDS):

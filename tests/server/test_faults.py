@@ -147,6 +147,7 @@ def test_health_is_503_while_the_only_worker_is_wedged_and_200_when_it_moves_aga
             until(lambda: server.ping(health_port=True) == 503, "wedged")
             assert server.ping() == 503
             assert server.ping("/livez", health_port=True) == 200
+            until(lambda: "wedged, and replaced in" in server.log, "the log says so")
             held.release(directory)
             until(lambda: server.ping() == 200, "it moves")
         until(lambda: "no longer wedged" in server.log, "the log says so")

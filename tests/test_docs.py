@@ -415,6 +415,23 @@ def test_every_message_that_the_troubleshooting_page_quotes_is_in_the_source(mes
     assert any(fixed in text for text in messages()), message
 
 
+def test_every_line_of_the_log_that_the_documents_quote_is_in_the_source():
+    """In the reference, the messages of a start and a stop; in the faults, what the log says."""
+    logs = (DOCS / "reference" / "logs.md").read_text()
+    cells = [
+        row[0] for title in ("Lines of a start", "Lines of a stop") for row in rows(section(logs, title))
+    ]
+    quoted_lines = [each for cell in cells for each in re.findall(r"`([^`]+)`", cell)]
+    for title, column in (("Requests", 3), ("Workers", 3), ("GPUs", 3), ("Stopping", 3)):
+        for row in rows(section((DOCS / "explanation" / "faults.md").read_text(), title)):
+            found = re.findall(r"`([^`]+)`", row[column])
+            quoted_lines += [each for each in found if " " in each and ": " not in each]
+    assert len(quoted_lines) > 12
+    for line in quoted_lines:
+        fixed = re.sub(r"\bN\b", "…", line).strip("…")
+        assert any(fixed in text for text in messages()), line
+
+
 def test_every_entry_of_the_troubleshooting_page_has_a_fix():
     text = (DOCS / "troubleshooting.md").read_text()
     entries = re.split(r"^##+ .+$", text, flags=re.MULTILINE)[1:]

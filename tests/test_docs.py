@@ -35,6 +35,8 @@ PAGES = [
 ]
 SOURCES = sorted([*ROOT.glob("runtime/**/*.py"), *ROOT.glob("sdk/**/*.py")])
 MODULES = sorted(ROOT.glob("runtime/flash_runtime/**/*.py"))
+FOLDERS = ("runtime", "sdk", "tests", "examples", "benchmarks", "image")
+"""Where a file may be that a page names without its folder."""
 OTHERS_FILES = {"flash_manifest.json", "main.py", "test_main.py", "README.md"}
 """Files that pages name and that are a reader's own."""
 A_MESSAGE = 8
@@ -122,7 +124,7 @@ def test_every_file_that_a_page_names_exists(page):
     for name in re.findall(r"`([\w./-]+\.(?:py|json|md|yaml|hcl))`", page.read_text()):
         if name.startswith(("/", "_")):
             continue
-        anywhere = any(ROOT.glob(f"{folder}/**/{name}") for folder in ("runtime", "sdk", "examples"))
+        anywhere = [path for folder in FOLDERS for path in (ROOT / folder).rglob(name)]
         assert name in OTHERS_FILES or (ROOT / name).exists() or anywhere, name
 
 

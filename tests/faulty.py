@@ -8,7 +8,6 @@ SOURCE = """
 import asyncio
 import contextlib
 import ctypes
-import hashlib
 import multiprocessing
 import os
 import subprocess
@@ -42,11 +41,6 @@ def real_time_signal():
     os.kill(os.getpid(), 40)
     time.sleep(5)
 
-async def compute():
-    # Seconds in C without the interpreter's lock, in which no signal handler of Python's can run.
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 6_000_000)
-    return {"pid": os.getpid()}
-
 def end_a_child():
     child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
     child.start()
@@ -74,7 +68,6 @@ ROUTES = [
     ("GET", "/hold", "hold_interpreter"),
     ("POST", "/grow", "grow"),
     ("POST", "/signal", "real_time_signal"),
-    ("GET", "/compute", "compute"),
     ("GET", "/end_a_child", "end_a_child"),
     ("GET", "/leave_a_child", "leave_a_child"),
     ("GET", "/large", "large"),

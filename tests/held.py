@@ -71,7 +71,7 @@ def asking(
     """What so many clients get that ask at the same time, each on a connection of its own."""
     limits = httpx.Limits(max_connections=count)
     with (
-        httpx.Client(base_url=server.url, timeout=30, limits=limits) as client,
+        httpx.Client(base_url=server.url, timeout=60, limits=limits) as client,
         concurrent.futures.ThreadPoolExecutor(count) as pool,
     ):
         yield [pool.submit(client.get, path) for _ in range(count)]

@@ -120,7 +120,7 @@ def serve(
     health_port = free_port() if separate_health else port
     env = environment(PORT=port, PORT_HEALTH=health_port, **settings)
     log_path = tmp_path / f"log-{port}.txt"
-    with log_path.open("wb") as log, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+    with log_path.open("wb") as log, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
         process = subprocess.Popen(
             [python, *MODULE, "serve"], env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
         )

@@ -13,9 +13,11 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 import httpx
 import pytest
 
@@ -45,17 +47,26 @@ def running(tmp_path: Path, **modules: str) -> Iterator[httpx.Client]:
     log = tmp_path / "run.txt"
     environ = environment()
     del environ["FLASH_HOST"]  # the tests', and the guide has it as it is by default
-    with log.open("wb") as output:
-        process = subprocess.Popen([guide.FLASH, "run"], cwd=place, env=environ, stdout=output, stderr=output)
-    try:
-        until(lambda: "/docs\n" in log.read_text() or process.poll() is not None, "flash run", 60)
+    with contextlib.ExitStack() as stack:
+        with looking_for_a_port(), log.open("wb") as output:
+            process = subprocess.Popen(
+                [guide.FLASH, "run"], cwd=place, env=environ, stdout=output, stderr=output
+            )
+            stack.callback(interrupt, process, log)
+            until(lambda: "/docs\n" in log.read_text() or process.poll() is not None, "flash run")
         address = re.search(r"(http://localhost:\d+)/docs", log.read_text())
         assert address, log.read_text()
-        with httpx.Client(base_url=address[1], timeout=20) as client:
-            yield client
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0, log.read_text()
+        yield stack.enter_context(httpx.Client(base_url=address[1], timeout=60))
+
+
+def looking_for_a_port() -> filelock.FileLock:
+    """Of two that look at the same time for the next one that is free, both may find the same."""
+    return filelock.FileLock(Path(tempfile.gettempdir()) / "flash-tests-looking-for-a-port.lock")
+
+
+def interrupt(process: subprocess.Popen[bytes], log: Path) -> None:
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0, log.read_text()
 
 
 def greets(client: httpx.Client, base: str = "") -> None:

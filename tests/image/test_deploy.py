@@ -242,7 +242,7 @@ def test_the_next_release_replaces_it_without_a_lost_request(deployed):
     ("broken", "options", "told"),
     [
         (BROKEN, (), ["ended with exit code 70", "RuntimeError: the weights are gone"]),
-        (HANGS, ("--timeout", "2"), ["is not healthy after 2 s", "loading the weights"]),
+        (HANGS, ("--timeout", "10"), ["is not healthy after 10 s", "loading the weights"]),
     ],
     ids=["ends", "hangs"],
 )

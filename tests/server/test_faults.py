@@ -200,22 +200,44 @@ def test_sighup_replaces_every_worker_and_loses_no_request(tmp_path, workers):
         assert server.metric("flash_worker_restarts_total") == 0
 
 
+HELD_IN_C = """
+import ctypes
+import os
+import pathlib
+import threading
+import time
+
+async def hold_in_c():
+    # Without the interpreter's lock, and in a call that no signal ends: no handler of Python's can run.
+    library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    library.pthread_mutex_lock(mutex)
+    threading.Thread(target=let_go, args=(library, mutex)).start()
+    pathlib.Path("begun").write_text(".")
+    library.pthread_mutex_lock(mutex)
+    return {"pid": os.getpid()}
+
+def let_go(library, mutex):
+    while not pathlib.Path("released").exists():
+        time.sleep(0.01)
+    library.pthread_mutex_unlock(mutex)
+"""
+
+
 def test_sighup_costs_no_new_request_while_a_handler_is_in_c(tmp_path):
-    directory = user_code(tmp_path, SOURCE, ROUTES)
-    settings = {"FLASH_WORKERS": 1, "FLASH_DRAIN_TIMEOUT": 20}
+    routes = [*ROUTES, ("GET", "/hold_in_c", "hold_in_c")]
+    directory = user_code(tmp_path, SOURCE + HELD_IN_C, routes)
+    settings = {"FLASH_WORKERS": 1, "FLASH_DRAIN_TIMEOUT": 60}
     with serve(tmp_path, separate_health=True, FLASH_APP_DIR=directory, **settings) as server:
         before = server.workers()
-        answers: list[httpx.Response] = []
-        call = threading.Thread(target=lambda: answers.append(httpx.get(f"{server.url}/compute", timeout=60)))
-        call.start()
-        until(lambda: server.metric("flash_requests_running") == 1, "it runs")
-        server.process.send_signal(signal.SIGHUP)
-        draining = 'flash_workers{state="draining"}'
-        until(lambda: server.metric(draining) == ready(server) == 1, "the successor serves")
-        for _ in range(10):
-            assert httpx.get(f"{server.url}/pid", timeout=5).json()["pid"] not in before
-        call.join()
-        assert answers[0].status_code == 200
+        with held.asking(server, 1, "/hold_in_c") as asked:
+            held.until_begun(directory)
+            server.process.send_signal(signal.SIGHUP)
+            draining = 'flash_workers{state="draining"}'
+            until(lambda: server.metric(draining) == ready(server) == 1, "the successor serves")
+            for _ in range(10):
+                assert httpx.get(f"{server.url}/pid", timeout=5).json()["pid"] not in before
+            held.release(directory)
+        assert [answer.json()["pid"] for answer in held.answers(asked)] == before
 
 
 def test_a_child_that_user_code_forks_ends_when_it_is_told(server):

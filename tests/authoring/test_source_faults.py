@@ -35,7 +35,11 @@ def problems(tmp_path, source, **others):
         ('@api.get("/x", 1)\ndef x(): ...', "a route takes only a path", "/path"),
         ("@api.get(7)\ndef x(): ...", "a route takes only a path", "/path"),
         ('@api.get("/{a}/{a}")\ndef x(a): ...', "names 'a' twice", "/users/{user_id}"),
-        ('@api.get("/a b")\ndef x(): ...', "has a character that no path has", "/users/{user_id}"),
+        (
+            '@api.get("/a b")\ndef x(): ...',
+            "has a character that a path cannot have unescaped",
+            "/users/{user_id}",
+        ),
         ('@api.get("/{a")\ndef x(a): ...', "has a brace that belongs to no parameter", "/users/{user_id}"),
         ('@api.get("/{a}/{b}")\ndef x(a): ...', "has {b}, and `x` takes no `b`", "write def x(b, …)"),
         ('@api.get("/x")\nclass X: ...', "a class cannot be the handler of a route", "decorate a function"),

@@ -57,7 +57,7 @@ def test_a_status_has_its_line(status, line):
 
 @pytest.mark.parametrize("status", [0, 99, 100, 101, 199, 600, -200, "200", None])
 def test_what_is_no_status_of_a_response_is_refused(status):
-    with pytest.raises(InvalidResponse, match="no status"):
+    with pytest.raises(InvalidResponse, match="not a valid status"):
         sent(status, [], b"")
 
 
@@ -74,7 +74,7 @@ def test_a_body_of_another_length_is_refused(parts):
 
 @pytest.mark.parametrize("length", [b"", b"-1", b"+1", b"1.0", b"0x1", b"1 ", b"\xb2", b"9" * 5000])
 def test_what_is_no_length_is_refused(length):
-    with pytest.raises(InvalidResponse, match="no length"):
+    with pytest.raises(InvalidResponse, match=r"Content-Length .* is not a number"):
         sent(200, [(b"content-length", length)], b"")
 
 
@@ -120,13 +120,13 @@ def test_head_tells_the_length_that_get_has():
 
 @pytest.mark.parametrize("name", [b"", b"a b", b"a:", b"a\r\nx", b"\xe9", b"a\0", b"a\t", b"(a)", b"a/b"])
 def test_what_is_no_name_is_refused(name):
-    with pytest.raises(InvalidResponse, match="no name of a header"):
+    with pytest.raises(InvalidResponse, match="not a valid header name"):
         sent(200, [(name, b"1")], b"")
 
 
 @pytest.mark.parametrize("value", [b"a\r\nx-b: 1", b"a\n", b"a\r", b"\0", b"\x1b[31m", b"\x7f"])
 def test_a_value_adds_no_line(value):
-    with pytest.raises(InvalidResponse, match="x-a has control characters"):
+    with pytest.raises(InvalidResponse, match="x-a contains control characters"):
         sent(200, [(b"x-a", value)], b"")
 
 

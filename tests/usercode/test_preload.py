@@ -72,7 +72,7 @@ def test_a_module_that_has_torch_initialise_cuda_is_named_with_the_remedy(preloa
     found = preload({"torch": TORCH, "fine": "import torch", "greedy": user}, "fine,greedy")
     assert "`greedy`, whose import initialised CUDA" in found["fault"]
     assert "FLASH_PRELOAD" in found["fault"]
-    assert "import it in the handler's module" in found["fault"]
+    assert "import `greedy` in the handler's module" in found["fault"]
 
 
 def test_a_module_that_keeps_the_cuda_device_open_is_refused_without_torch(preload, tmp_path):

@@ -10,9 +10,9 @@ from flash_runtime.monitoring.scoreboard import Scoreboard, State
 from flash_runtime.worker.sharing import SpreadEvenly, TakeWhatCanRun, sharing_for
 
 
-def board_with(*loads: int) -> Scoreboard:
+def board_with(*loads: int, stall_timeout: float = 0) -> Scoreboard:
     """A scoreboard whose workers are ready and have these loads."""
-    board = Scoreboard(len(loads))
+    board = Scoreboard(len(loads), stall_timeout)
     for record, load in zip(board.records, loads, strict=False):
         record.set_state(State.READY, os.getpid())
         record.set_load(load)
@@ -65,6 +65,16 @@ def test_a_sibling_whose_loop_does_not_turn_is_left_nothing():
     board = board_with(1, 0)
     board.records[1].set_beat(time.monotonic() - 60, time.monotonic())
     assert SpreadEvenly(board.records[0], board).is_my_turn()
+
+
+@pytest.mark.parametrize("loads", [(0,), (0, 5)])
+def test_a_wedged_worker_takes_nothing(loads):
+    board = board_with(*loads, stall_timeout=1)
+    record = board.records[0]
+    both = [SpreadEvenly(record, board), TakeWhatCanRun(record, board, 1)]
+    assert all(sharing.is_my_turn() for sharing in both)
+    record.set_beat(time.monotonic(), time.monotonic() - 2)
+    assert not any(sharing.is_my_turn() for sharing in both)
 
 
 def test_load_is_connections_for_one_strategy_and_requests_for_the_other():

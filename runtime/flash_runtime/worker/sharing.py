@@ -24,7 +24,7 @@ class Sharing(Protocol):
     """Whether to take the next connection only once the last one has shown its request."""
 
     def is_my_turn(self) -> bool:
-        """Whether this worker takes the next connection, or leaves it to a sibling."""
+        """Whether this worker takes the next connection, or leaves it to a sibling. Never if it is wedged."""
 
     def on_connections(self, count: int) -> None:
         """Called with the number of open connections, a few times a second and after each new one."""
@@ -54,7 +54,10 @@ class SpreadEvenly:
         self._siblings = _siblings(record, board)
 
     def is_my_turn(self) -> bool:
-        return not _has_less_loaded(self._siblings, self._record.load)
+        now = time.monotonic()
+        return not self._record.is_wedged(now) and not _has_less_loaded(
+            self._siblings, self._record.load, now
+        )
 
     def on_connections(self, count: int) -> None:
         self._record.set_load(count)
@@ -83,8 +86,10 @@ class TakeWhatCanRun:
         self._on_free: list[Callable[[], None]] = []
 
     def is_my_turn(self) -> bool:
-        load = self._record.load
-        return load < self._room or not _has_less_loaded(self._siblings, load)
+        now, load = time.monotonic(), self._record.load
+        if self._record.is_wedged(now):
+            return False
+        return load < self._room or not _has_less_loaded(self._siblings, load, now)
 
     def on_connections(self, count: int) -> None:
         """Load is the requests here."""
@@ -106,8 +111,8 @@ def _siblings(record: Record, board: Scoreboard) -> tuple[Record, ...]:
     return tuple(each for each in board.records if each is not record) if board.slots > 1 else ()
 
 
-def _has_less_loaded(siblings: tuple[Record, ...], load: int) -> bool:
-    return any(each.load < load and _can_accept(each, time.monotonic()) for each in siblings)
+def _has_less_loaded(siblings: tuple[Record, ...], load: int, now: float) -> bool:
+    return any(each.load < load and _can_accept(each, now) for each in siblings)
 
 
 def _can_accept(sibling: Record, now: float) -> bool:

@@ -129,6 +129,7 @@ def test_a_wedged_worker_is_named_with_its_handler_and_its_stack_and_replaced(tm
         )
         call.start()
         until(lambda: ready(server) == 1, "one is wedged")
+        until(lambda: "wedged, and replaced in" in server.log, "and knows it, and accepts nothing more")
         with load(server.port, 4) as running:
             assert server.ping(health_port=True) == 200
             until(lambda: set(server.workers()) != before and ready(server) == 2, "it is replaced")

@@ -126,7 +126,7 @@ class FlashArbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     # Signals.
 
     def handle_hup(self) -> None:
-        """SIGHUP replaces every worker, one by one: each imports the application anew, as it is now."""
+        """SIGHUP replaces every worker, one by one: each imports the application again, as it is now."""
         self._supervisor.replace_all()
 
     def handle_int(self) -> None:

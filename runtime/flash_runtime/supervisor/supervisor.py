@@ -99,7 +99,7 @@ class Supervisor:
                 self._processes.send(worker.pid, signal.SIGKILL)
 
     def replace_all(self) -> None:
-        """Replace every worker, one by one: each imports the application anew, as it is now."""
+        """Replace every worker, one by one: each imports the application again, as it is now."""
         log.info("SIGHUP: the workers are replaced, one by one")
         try:
             self._launch = self._launch.read_again()
@@ -164,7 +164,7 @@ class Supervisor:
         worker.record.clear()  # last, so that health finds the rest when it finds the worker gone
 
     def on_other_end(self, pid: int, status: int) -> None:
-        """A child that is no worker has ended: the health process, or an orphan that PID 1 inherits."""
+        """A child that is not a worker has ended: the health process, or an orphan that PID 1 inherits."""
         if pid != self._health.pid:
             return
         self._health.note_end()

@@ -188,6 +188,7 @@ class Server:
         self._record.report_fault(DEVICE_LOST, f"No further request can use the device: {why}")
         self._record.set_state(State.DRAINING, os.getpid())
         log.error("the device is lost; the worker is replaced")
+        self._acceptor.hold()  # the next request is a sibling's, or the replacement's
         self._drain_requested = True
 
     async def _drain(self) -> None:

@@ -2,7 +2,7 @@
 connections.
 
 `uvicorn.Server` is made for subclasses of its own kind only: `startup`, `on_tick`, `servers` and `lifespan`
-are no public API. `pyproject.toml` bounds the version, and tests/worker/test_uvicorn_server.py names what has
+are not public API. `pyproject.toml` bounds the version, and tests/worker/test_uvicorn_server.py names what has
 moved.
 """
 

@@ -1,7 +1,7 @@
 """What we use of FastAPI's internals, and all of it: what it has read off a handler's signature.
 
-`APIRoute.dependant`, its `ModelField`s, `body_field` and `response_field` are not public API. `pyproject.toml`
-bounds the version, and tests/handlers/test_fastapi_internals.py names what has moved.
+`APIRoute.dependant`, its `ModelField`s, `body_field` and `response_field` are not public API.
+`pyproject.toml` bounds the version, and tests/handlers/test_fastapi_internals.py names what has moved.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 connections.
 
 `uvicorn.Server` is made for subclasses of its own kind only: `startup`, `on_tick`, `servers` and `lifespan`
-are not public API. `pyproject.toml` bounds the version, and tests/worker/test_uvicorn_server.py names what has
-moved.
+are not public API. `pyproject.toml` bounds the version, and tests/worker/test_uvicorn_server.py names what
+has moved.
 """
 
 from __future__ import annotations

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any
 
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import StreamingResponse
+from starlette.types import Send
 
 from flash_runtime.handlers.results import to_json
 from flash_runtime.usercode.exits import HandlerExit, escapes
@@ -32,7 +34,7 @@ async def stream(
     first = await anext(items, _END)
     media_type = _media_type(first)
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         try:
             if first is not _END:
                 yield _chunk(first, media_type)
@@ -42,13 +44,34 @@ async def stream(
             if escapes(error):
                 raise HandlerExit(error) from error
             raise
-        finally:
-            if isinstance(generator, AsyncGenerator):
-                await generator.aclose()
-            else:
-                generator.close()
 
-    return StreamingResponse(chunks(), media_type=media_type)
+    async def close() -> None:
+        if isinstance(generator, AsyncGenerator):
+            await generator.aclose()
+        else:
+            generator.close()
+
+    return _Stream(chunks(), close, media_type)
+
+
+class _Stream(StreamingResponse):
+    """Closes the generator when it ends, also if it is cancelled: the garbage collector would come too
+    late."""
+
+    def __init__(
+        self, chunks: AsyncGenerator[bytes, None], close: Callable[[], Awaitable[None]], media_type: str
+    ) -> None:
+        super().__init__(chunks, media_type=media_type)
+        self._chunks = chunks
+        self._close = close
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the head and each chunk."""
+        try:
+            async with contextlib.aclosing(self._chunks):
+                await super().stream_response(send)
+        finally:
+            await self._close()
 
 
 async def _in_thread(

@@ -26,7 +26,7 @@ from flash_runtime.responses import Reply
 from flash_runtime.routing import RouteTable
 from flash_runtime.threads import Threads
 
-_SECONDS = 5
+_SECONDS = 60
 
 
 @dataclass

@@ -30,7 +30,7 @@ from flash_runtime.handlers import signature as binding
 from flash_runtime.handlers.fastapi_app import Application
 from flash_runtime.http.head import Head
 
-_SECONDS = 5
+_SECONDS = 60
 
 
 @dataclass

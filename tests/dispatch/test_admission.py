@@ -12,7 +12,7 @@ EVERY = frozenset(Kind)
 
 
 def lane(concurrency, queue):
-    return Lane(Limits(concurrency, queue), lambda: None)
+    return Lane(Limits(concurrency, queue), lambda running, waiting: None)
 
 
 def admission(
@@ -203,3 +203,22 @@ def test_each_change_is_told_once_it_is_made():
     sync.leave()
     sync.leave()
     assert told == [(1, 0), (1, 1), (2, 1), (2, 0), (2, 1), (2, 0), (1, 0)]
+
+
+@given(
+    st.sampled_from([None, 1, 3]),
+    st.lists(
+        st.tuples(st.sampled_from(list(Kind)), st.sampled_from(["enter", "enter", "leave"])), max_size=60
+    ),
+)
+def test_the_workers_counts_are_those_of_its_lanes(max_concurrency, steps):
+    watched = admission(max_concurrency, max_queue=2)
+    lanes = {id(watched.lane(kind)): watched.lane(kind) for kind in Kind}.values()
+    for kind, step in steps:
+        lane = watched.lane(kind)
+        if step == "enter":
+            lane.enter(lambda: None)
+        elif lane.running:
+            lane.leave()
+        assert watched.running == sum(each.running for each in lanes)
+        assert watched.waiting == sum(each.waiting for each in lanes)

@@ -58,9 +58,12 @@ def smallest_concurrency(kinds: frozenset[Kind], max_concurrency: int | None, *,
 
 class Lane:
     """Requests that share a limit. Each is identified by its `start` callback, which is called when it may
-    run."""
+    run.
 
-    def __init__(self, limits: Limits, changed: Callable[[], None]) -> None:
+    `changed` is called after each change, with how many more requests run and wait.
+    """
+
+    def __init__(self, limits: Limits, changed: Callable[[int, int], None]) -> None:
         self.limits = limits
         self.running = 0
         self._waiting: OrderedDict[Start, None] = OrderedDict()
@@ -80,26 +83,28 @@ class Lane:
         if self.running < self.limits.concurrency:
             self.running += 1
             start()
+            self._changed(1, 0)
         elif len(self._waiting) < self.limits.queue:
             self._waiting[start] = None
+            self._changed(0, 1)
         else:
             return False
-        self._changed()
         return True
 
     def forget(self, start: Start) -> None:
         """Remove a request that waits."""
         del self._waiting[start]
-        self._changed()
+        self._changed(0, -1)
 
     def leave(self) -> None:
         """A request that ran has ended: the next one's turn comes."""
         if self._waiting:
             start, _ = self._waiting.popitem(last=False)
             start()
+            self._changed(0, -1)
         else:
             self.running -= 1
-        self._changed()
+            self._changed(-1, 0)
 
 
 class Admission:
@@ -115,6 +120,10 @@ class Admission:
         on_gpu: bool,
     ) -> None:
         self._changed = changed
+        self.running = 0
+        """Requests that run, in all lanes."""
+        self.waiting = 0
+        """Requests that wait, in all lanes."""
         self._lanes = {
             kind: Lane(limits(kind, max_concurrency, max_queue, on_gpu=on_gpu), self._on_change)
             for kind in Kind
@@ -122,7 +131,6 @@ class Admission:
         if max_concurrency is not None:
             # The limit is for all requests together.
             self._lanes[Kind.ASYNC] = self._lanes[Kind.SYNC]
-        self._distinct = tuple({id(lane): lane for lane in self._lanes.values()}.values())
         own = [self._lanes[kind] for kind in kinds if kind is not Kind.NONE]
         self.narrowest = min(own, key=lambda lane: lane.limits.concurrency, default=self._lanes[Kind.NONE])
         """The lane that is full first."""
@@ -131,15 +139,7 @@ class Admission:
         """The lane for that kind of handler."""
         return self._lanes[kind]
 
-    @property
-    def running(self) -> int:
-        """Requests that run."""
-        return sum([lane.running for lane in self._distinct])
-
-    @property
-    def waiting(self) -> int:
-        """Requests that wait."""
-        return sum([lane.waiting for lane in self._distinct])
-
-    def _on_change(self) -> None:
+    def _on_change(self, running: int, waiting: int) -> None:
+        self.running += running
+        self.waiting += waiting
         self._changed(self)

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from starlette.types import Message
 
-from flash_runtime.dispatch.admission import Admission, Lane
+from flash_runtime.dispatch.admission import Admission
 from flash_runtime.dispatch.bridge import Bridge
 from flash_runtime.dispatch.responder import Reply
 from flash_runtime.gateway.callers import check_api_key, check_execute_token, seconds_left
@@ -128,7 +128,7 @@ class Gate:
 
     def advance(self, request: GatewayRequest) -> None:
         """Let the request in, or take what came of its body."""
-        if request.start is not None or request.outcome is not None:
+        if request.in_lane or request.outcome is not None:
             return
         try:
             if request.target is None:
@@ -165,7 +165,8 @@ class Gate:
     def _let_in(self, request: GatewayRequest) -> None:
         head = request.head
         target, path_values = self._routes.find(head.method, head.path)
-        request.begin(target, path_values)
+        lane = self._admission.lane(target.kind)
+        request.begin(target, path_values, lane)
         self._requests[request] = None
         self._observer.on_request(len(self._requests))
         if target.is_internal:
@@ -173,7 +174,7 @@ class Gate:
             request.shorten_timeout(seconds_left(head))
         elif self._settings.api_key is not None:
             check_api_key(head, self._settings.api_key)
-        if self._admission.lane(target.kind).is_full():
+        if lane.is_full():
             raise _shed()
         declared = head.values.get(b"content-length")
         if declared is not None and declared.isdigit() and int(declared) > self._settings.max_body_bytes:
@@ -192,24 +193,18 @@ class Gate:
             raise _shed()
 
     def _find_room(self, request: GatewayRequest) -> None:
-        start = partial(self._submit, request)
-        request.enter_lane(start)
-        if not self._lane(request).enter(start):
+        if not request.enter_lane(partial(self._submit, request)):
             raise _shed()
         request.connection.on_request_seen()
 
     def _submit(self, request: GatewayRequest) -> None:
         self._bridge.submit(request.dispatch())
 
-    def _lane(self, request: GatewayRequest) -> Lane:
-        assert request.target is not None, "it was let in"
-        return self._admission.lane(request.target.kind)
-
     # What the bridge says.
 
     def on_end(self, request: GatewayRequest) -> None:
         """The application is done with it: its place is free."""
-        self._lane(request).leave()
+        request.leave_lane()
 
     def on_json(self, request: GatewayRequest, body: bytes) -> None:
         """The response of a compiled route."""
@@ -294,8 +289,8 @@ class Gate:
             return
         if request.exchange is not None:
             self._bridge.cancel(request.exchange)
-        elif request.start is not None:
-            self._lane(request).forget(request.start)
+        else:
+            request.forget_lane()
         if request.status or not request.whole:
             # A response that began, or a body that is still to come, has the connection for itself.
             request.connection.break_off(flush=False)

@@ -8,7 +8,7 @@ from typing import Protocol
 import orjson
 from starlette.types import Message
 
-from flash_runtime.dispatch.admission import Start
+from flash_runtime.dispatch.admission import Lane, Start
 from flash_runtime.dispatch.exchange import Exchange
 from flash_runtime.dispatch.request import DispatchedRequest
 from flash_runtime.dispatch.responder import Reply, Target
@@ -83,7 +83,9 @@ class GatewayRequest:
     __slots__ = (
         "_buffer",
         "_decider",
+        "_lane",
         "_parts",
+        "_start",
         "_unacknowledged",
         "_writer",
         "body_since",
@@ -91,13 +93,13 @@ class GatewayRequest:
         "counted",
         "exchange",
         "head",
+        "in_lane",
         "keep_alive",
         "outcome",
         "path_values",
         "request_id",
         "response_complete",
         "size",
-        "start",
         "started",
         "status",
         "submitted",
@@ -129,8 +131,11 @@ class GatewayRequest:
         self.path_values: Values = {}
         self.exchange: Exchange | None = None
         """Its way to the application, once it was submitted."""
-        self.start: Start | None = None
-        """Callback that identifies this request in its admission lane; `None` before it is in one."""
+        self._lane: Lane | None = None
+        self._start: Start | None = None
+        """Callback that identifies this request in its admission lane."""
+        self.in_lane = False
+        """Whether it has entered its lane, or was refused there."""
         self.submitted = False
         """Whether the application got it."""
         self._unacknowledged = 0
@@ -144,10 +149,11 @@ class GatewayRequest:
 
     # What the gate decides.
 
-    def begin(self, target: Target, path_values: Values) -> None:
+    def begin(self, target: Target, path_values: Values, lane: Lane) -> None:
         """Its turn has come: its time runs from now on, not from when it arrived behind others."""
         self.started = self.body_since = self.connection.quiet_since
         self.target = target
+        self._lane = lane
         self.path_values = path_values
         self.timeout = target.timeout
 
@@ -164,9 +170,22 @@ class GatewayRequest:
         grown, self.counted = self.size - self.counted, self.size
         return grown
 
-    def enter_lane(self, start: Start) -> None:
-        """Note that it runs, or waits, in its lane, known there by `start`."""
-        self.start = start
+    def enter_lane(self, start: Start) -> bool:
+        """Run, now or when its turn comes: its lane calls `start`. False if there is no room for it."""
+        assert self._lane is not None, "its turn has come"
+        self.in_lane = True
+        self._start = start
+        return self._lane.enter(start)
+
+    def leave_lane(self) -> None:
+        """Give its place in the lane to the next request."""
+        assert self._lane is not None, "it ran"
+        self._lane.leave()
+
+    def forget_lane(self) -> None:
+        """Wait in its lane no longer, if it does."""
+        if self._start is not None and self._lane is not None:
+            self._lane.forget(self._start)
 
     def dispatch(self) -> Exchange:
         """The exchange that takes it to the application."""
@@ -203,7 +222,7 @@ class GatewayRequest:
     def end(self, outcome: Outcome) -> None:
         """Note how it ended, and free what it holds: with its exchange, it would be a cycle of garbage."""
         self.outcome = outcome
-        self.exchange = self.start = None
+        self.exchange = self._start = None
         self._parts, self._buffer = [], None
 
     # What its connection says.

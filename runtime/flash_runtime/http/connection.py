@@ -97,8 +97,6 @@ class Connection(asyncio.Protocol):
         """When something last came or left, on the clock of `time.monotonic()`."""
         self._parser = RequestParser(self)
         self._lingering_since: float | None = None
-        self._reading: Request | None = None
-        """The request whose body is still to come."""
         self._answering: Request | None = None
         """The request whose turn it is."""
         self._pipeline: deque[Request] = deque()
@@ -122,7 +120,7 @@ class Connection(asyncio.Protocol):
         self.state.connections.discard(self)
         lost = [*self._unflushed, *([self._answering] if self._answering is not None else [])]
         self._unflushed = []
-        self._answering = self._reading = None
+        self._answering = None
         self._pipeline.clear()
         self._parser.close()
         for request in lost:
@@ -151,26 +149,16 @@ class Connection(asyncio.Protocol):
 
     # What the parser says (`parser.Reader`).
 
-    def on_head(self, head: Head) -> None:
+    def on_head(self, head: Head) -> Request:
         """A request begins: it is its turn, or it waits for it."""
-        request = self._reading = self._opener.open(self, head)
+        request = self._opener.open(self, head)
         if self._answering is None and not self._pipeline and not self._paused:
             self._answering = request
         else:
             self._pipeline.append(request)
             if len(self._pipeline) == 1:
                 self.transport.pause_reading()
-
-    def on_body(self, data: bytes) -> None:
-        """A part of the body."""
-        if self._reading is not None:
-            self._reading.on_body(data)
-
-    def on_body_end(self) -> None:
-        """The request is whole."""
-        if self._reading is not None:
-            self._reading.on_body_end()
-            self._reading = None
+        return request
 
     def refuse(self, status: HTTPStatus, detail: str) -> None:
         """Read no more; `_advance` says why once the responses that are due before have left."""
@@ -183,7 +171,7 @@ class Connection(asyncio.Protocol):
     @property
     def in_body(self) -> bool:
         """Whether a request's body is still to come."""
-        return self._reading is not None
+        return self._parser.in_body
 
     @property
     def is_idle(self) -> bool:

@@ -18,17 +18,21 @@ _OFFERS = (b"upgrade", b"http2-settings")
 _TOO_LARGE = f"The request line and the headers are larger than {HEAD_BYTES} bytes."
 
 
+class BodyReader(Protocol):
+    """Gets the body of one request."""
+
+    def on_body(self, data: bytes) -> None:
+        """A part of the body came."""
+
+    def on_body_end(self) -> None:
+        """The whole body has come."""
+
+
 class Reader(Protocol):
     """Gets what is parsed. After a refusal, nothing more comes."""
 
-    def on_head(self, head: Head) -> None:
-        """A request begins."""
-
-    def on_body(self, data: bytes) -> None:
-        """A part of its body."""
-
-    def on_body_end(self) -> None:
-        """The request is whole."""
+    def on_head(self, head: Head) -> BodyReader:
+        """A request begins; returns what gets its body."""
 
     def refuse(self, status: HTTPStatus, detail: str) -> None:
         """The client cannot be understood, or sends too much: say so, and read no more."""
@@ -38,6 +42,7 @@ class RequestParser:
     """Parses the requests of one connection, one after the other, for `reader`."""
 
     __slots__ = (
+        "_body_reader",
         "_headers",
         "_now",
         "_parser",
@@ -47,7 +52,6 @@ class RequestParser:
         "_upgrading",
         "_url",
         "head_since",
-        "in_body",
     )
 
     def __init__(self, reader: Reader) -> None:
@@ -63,14 +67,18 @@ class RequestParser:
         self._refused = False
         self.head_since: float | None = None
         """When the head began that is still to be completed."""
-        self.in_body = False
-        """Whether a request's body is still to come."""
+        self._body_reader: BodyReader | None = None
 
     def _new_parser(self) -> Any:
         parser = httptools.HttpRequestParser(self)
         # What a client sends behind a request that asks for the connection's end is not an error of that one.
         parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return parser
+
+    @property
+    def in_body(self) -> bool:
+        """Whether a request's body is still to come."""
+        return self._body_reader is not None
 
     def feed(self, data: bytes, now: float) -> None:
         """Parse what came at `now` (`time.monotonic()`)."""
@@ -93,8 +101,8 @@ class RequestParser:
         self.head_since = None
 
     def close(self) -> None:
-        """Free the parser, which refers to this object."""
-        self._parser = None
+        """Free the parser, which refers to this object, and the request that it reads."""
+        self._parser = self._body_reader = None
 
     def _feed(self, data: bytes) -> None:
         while True:
@@ -158,17 +166,18 @@ class RequestParser:
             self._upgrading = True
         else:
             kept = version != "1.0" and parser.should_keep_alive()
-            self.in_body = True
-            self._reader.on_head(Head(method.decode("ascii"), self._url, headers, version, keep_alive=kept))
+            head = Head(method.decode("ascii"), self._url, headers, version, keep_alive=kept)
+            self._body_reader = self._reader.on_head(head)
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
         self._unaccounted = 0
-        if self.in_body and not self._refused:
-            self._reader.on_body(body)
+        if self._body_reader is not None and not self._refused:
+            self._body_reader.on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        if self.in_body and not self._refused and not self._upgrading:
-            self.in_body = False
-            self._reader.on_body_end()
+        reader = self._body_reader
+        if reader is not None and not self._refused and not self._upgrading:
+            self._body_reader = None
+            reader.on_body_end()

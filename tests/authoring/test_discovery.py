@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flash_cli.discovery.live_child import expression
+from flash_cli.discovery.import_child import expression
 from flash_cli.discovery.source import Module
 from flash_cli.discovery.values import Sources
 from flash_cli.faults import NothingFoundFault, SourceFault
@@ -499,7 +499,7 @@ def test_a_value_that_no_import_gives_is_a_fault_that_says_which_where_and_why(t
 
 
 def test_an_import_that_hangs_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("flash_cli.discovery.live_modules.TIME_LIMIT", 0.5)
+    monkeypatch.setattr("flash_cli.discovery.imported_modules.TIME_LIMIT", 0.5)
     with pytest.raises(SourceFault, match=r"not done within 0\.5 seconds"):
         discovered(
             tmp_path,

@@ -215,7 +215,7 @@ def test_an_endpoint_that_nothing_uses_is_named_where_there_is_no_other(tmp_path
     ],
 )
 def test_source_that_leads_in_circles_or_without_end_is_a_fault_and_no_crash(tmp_path, source, monkeypatch):
-    monkeypatch.setattr("flash_cli.discovery.live_modules.TIME_LIMIT", 5)
+    monkeypatch.setattr("flash_cli.discovery.imported_modules.TIME_LIMIT", 5)
     with pytest.raises((SourceFault, NothingFoundFault)):
         discovered(tmp_path, "from main import *\nimport main\n" + HEAD.strip() + "\n" + source)
 

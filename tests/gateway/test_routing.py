@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from flash_runtime.artifact.manifest import METHODS, Function, Manifest, Resource
 from flash_runtime.artifact.selection import Route, routes_for
 from flash_runtime.dispatch.admission import Kind
-from flash_runtime.dispatch.responder import Target
+from flash_runtime.dispatch.target import RouteTarget
 from flash_runtime.gateway.routing import RouteTable
 
 NOTHING = "no handler"
@@ -27,7 +27,7 @@ def routes(*texts):
 
 
 def target(route, kind=Kind.SYNC):
-    return Target(name(route), route.method, route.path, kind, route.timeout)
+    return RouteTarget(name(route), route.method, route.path, kind, route.timeout)
 
 
 def table(found, timeout=10.0):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from flash_runtime.artifact.paths import parameters_of, path_problems
 from flash_runtime.config import fields
 from flash_runtime.config.settings import EVERY_RESOURCE, Settings
-from flash_runtime.usercode.shared import SHARED
+from flash_runtime.usercode.shared_packages import SHARED
 
 __all__ = [
     "EVERY_RESOURCE",

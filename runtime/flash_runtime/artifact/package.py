@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flash_runtime.artifact import manifest, unpacking
+from flash_runtime.artifact import manifest, staging
 from flash_runtime.artifact.contract import RESERVED_PATHS
 from flash_runtime.artifact.manifest import Manifest
 from flash_runtime.artifact.selection import FunctionRef, Job, Route, functions_for, jobs_for, routes_for
@@ -34,7 +34,7 @@ def open_package(settings: Settings) -> Package:
 
     An artifact whose manifest cannot be served is refused before it replaces anything.
     """
-    with unpacking.stage(settings) as staged:
+    with staging.stage(settings) as staged:
         found = _read(settings, staged.manifest, staged.files, staged.where)
         package = _select(settings, staged.app_dir, found)
         staged.commit()

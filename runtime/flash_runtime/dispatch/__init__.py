@@ -1,0 +1,1 @@
+"""Crosses between the loops and the handler threads."""

@@ -1,14 +1,12 @@
-"""What answers requests without FastAPI, and what a request is for."""
+"""Responders: what answers requests without FastAPI."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from starlette.types import ASGIApp, Send
 
-from flash_runtime.dispatch.admission import Kind
 from flash_runtime.dispatch.request import DispatchedRequest
 
 
@@ -47,26 +45,6 @@ class ThreadResponder:
     async def respond(self, request: DispatchedRequest) -> ResponderResult:
         """Never called: it is `in_thread`."""
         raise NotImplementedError
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a request is for."""
-
-    name: str
-    """For people: `METHOD /path (module.function)`."""
-    method: str
-    path: str
-    """The route's path, with its parameters' names in braces."""
-    kind: Kind
-    timeout: float
-    """Seconds from the request's arrival to the end of its response."""
-    responder: Responder | None = None
-    """What responds without FastAPI: a compiled route, or the runtime's own."""
-    why_not_compiled: str | None = None
-    """Why FastAPI responds, in words; `None` if it does not."""
-    is_internal: bool = False
-    """Whether it is for calls between endpoints, which show another token than users do."""
 
 
 async def send_reply(reply: Reply, send: Send) -> None:

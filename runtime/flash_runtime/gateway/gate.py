@@ -7,6 +7,7 @@ the request's time, and notices that the client has left. It never waits for use
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from starlette.types import Message
 from flash_runtime.dispatch.admission import Admission
 from flash_runtime.dispatch.bridge import Bridge
 from flash_runtime.dispatch.responder import Reply
-from flash_runtime.gateway.callers import check_api_key, check_execute_token, seconds_left
+from flash_runtime.gateway.credentials import check_api_key, check_execute_token
 from flash_runtime.gateway.request import GatewayRequest, Refusal, request_id_for
 from flash_runtime.gateway.routing import RouteTable
 from flash_runtime.http.connection import Connection
@@ -31,6 +32,8 @@ from flash_runtime.monitoring.verdict import Verdict, body_of
 log = logging.getLogger("flash_runtime.gate")
 
 RETRY_AFTER = (b"retry-after", b"1")
+TIMEOUT_HEADER = b"x-flash-timeout"
+"""Seconds that another endpoint waits for the response to its call."""
 _BODY_SECONDS = 30.0
 """How long a client may pause within a body."""
 _BODIES = 16
@@ -171,7 +174,7 @@ class Gate:
         self._observer.on_request(len(self._requests))
         if target.is_internal:
             check_execute_token(head, self._settings.execute_token)
-            request.shorten_timeout(seconds_left(head))
+            request.shorten_timeout(_caller_timeout(head))
         elif self._settings.api_key is not None:
             check_api_key(head, self._settings.api_key)
         if lane.is_full():
@@ -342,6 +345,15 @@ class Gate:
 def _expects_to_go_on(head: Head) -> bool:
     # A client of HTTP/1.0 does not know that answer: RFC 9110, section 10.1.1.
     return head.http_version == "1.1" and head.values.get(b"expect", b"").lower() == b"100-continue"
+
+
+def _caller_timeout(head: Head) -> float:
+    """Seconds that the endpoint which calls this one waits for the response; infinite if it does not say."""
+    try:
+        seconds = float(head.values.get(TIMEOUT_HEADER, b"inf"))
+    except ValueError:
+        return math.inf
+    return seconds if seconds > 0 else math.inf
 
 
 def _outcome(request: GatewayRequest) -> Outcome:

@@ -11,7 +11,8 @@ from starlette.types import Message
 from flash_runtime.dispatch.admission import Lane, Start
 from flash_runtime.dispatch.exchange import Exchange
 from flash_runtime.dispatch.request import DispatchedRequest
-from flash_runtime.dispatch.responder import Reply, Target
+from flash_runtime.dispatch.responder import Reply
+from flash_runtime.dispatch.target import RouteTarget
 from flash_runtime.gateway.routing import Values
 from flash_runtime.http.connection import Connection
 from flash_runtime.http.head import Head
@@ -124,7 +125,7 @@ class GatewayRequest:
         """Bytes of the body so far."""
         self.counted = 0
         """Bytes already added to the gate's total."""
-        self.target: Target | None = None
+        self.target: RouteTarget | None = None
         """What it is for, once its turn has come."""
         self.timeout = 0.0
         """Seconds that it may take, from then on."""
@@ -149,7 +150,7 @@ class GatewayRequest:
 
     # What the gate decides.
 
-    def begin(self, target: Target, path_values: Values, lane: Lane) -> None:
+    def begin(self, target: RouteTarget, path_values: Values, lane: Lane) -> None:
         """Its turn has come: its time runs from now on, not from when it arrived behind others."""
         self.started = self.body_since = self.connection.quiet_since
         self.target = target

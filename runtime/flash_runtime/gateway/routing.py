@@ -14,10 +14,10 @@ from starlette.convertors import Convertor
 from starlette.routing import compile_path
 
 from flash_runtime.dispatch.admission import Kind
-from flash_runtime.dispatch.responder import Target
+from flash_runtime.dispatch.target import RouteTarget
 
 Values = dict[str, Any]
-_Pattern = tuple[re.Pattern[str], dict[str, Convertor[Any]], Target]
+_Pattern = tuple[re.Pattern[str], dict[str, Convertor[Any]], RouteTarget]
 
 
 class RouteTable:
@@ -32,12 +32,12 @@ class RouteTable:
 
     def __init__(
         self,
-        targets: Iterable[Target],
+        targets: Iterable[RouteTarget],
         timeout: float,
         documents: Iterable[str] = (),
-        own: Iterable[Target] = (),
+        own: Iterable[RouteTarget] = (),
     ) -> None:
-        self._nothing = Target("no handler", "", "", Kind.NONE, timeout)
+        self._nothing = RouteTarget("no handler", "", "", Kind.NONE, timeout)
         self._plain = {("GET", path): self._nothing for path in documents}
         self._plain |= {(target.method, target.path): target for target in own}
         self._patterns: list[_Pattern] = []
@@ -55,7 +55,7 @@ class RouteTable:
         kinds = frozenset(target.kind for target in targets if not target.is_internal)
         return kinds - {Kind.NONE} or frozenset(target.kind for target in targets)
 
-    def find(self, method: str, path: str) -> tuple[Target, Values]:
+    def find(self, method: str, path: str) -> tuple[RouteTarget, Values]:
         """The target of a request for `path`, percent-decoded, and the values of its path's parameters."""
         # In the application's patterns, as in Python's, the end is also before a last line feed.
         target = self._plain.get((method, path.removesuffix("\n")))

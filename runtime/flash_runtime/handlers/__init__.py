@@ -1,0 +1,1 @@
+"""Everything that touches a handler: its signature, its result, its stream, its exceptions."""

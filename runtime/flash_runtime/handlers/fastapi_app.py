@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from flash_runtime.artifact.selection import Route
-from flash_runtime.dispatch.responder import Target
+from flash_runtime.dispatch.target import RouteTarget
 from flash_runtime.dispatch.threads import Threads
 from flash_runtime.errors import ManifestFault, UserCodeFault
 from flash_runtime.handlers import signature as binding
@@ -30,7 +30,7 @@ class Application:
     """The handlers behind their routes: an ASGI application, and a target for each route."""
 
     asgi: FastAPI
-    targets: tuple[Target, ...]
+    targets: tuple[RouteTarget, ...]
     failures: Failures
 
     @property
@@ -89,7 +89,7 @@ def _refuse_untaken(pairs: list[tuple[Route, Handler]]) -> None:
         )
 
 
-def _mount(app: FastAPI, route: Route, handler: Handler, failures: Failures, threads: Threads) -> Target:
+def _mount(app: FastAPI, route: Route, handler: Handler, failures: Failures, threads: Threads) -> RouteTarget:
     bound = binding.bind(route, handler, threads)
     try:
         app.add_api_route(
@@ -113,7 +113,7 @@ def _mount(app: FastAPI, route: Route, handler: Handler, failures: Failures, thr
     mounted = app.routes[-1]
     assert isinstance(mounted, APIRoute), "it was added last"
     reason = bound.by_fastapi or why_fastapi_reads(mounted)
-    return Target(
+    return RouteTarget(
         f"{route} ({route.module}.{route.function})",
         route.method,
         route.path,

@@ -1,0 +1,1 @@
+"""Jobs of queue-based endpoints."""

@@ -18,9 +18,9 @@ from fastapi.encoders import jsonable_encoder
 from flash_runtime.dispatch.request import DispatchedRequest
 from flash_runtime.dispatch.responder import Reply, ResponderResult, ThreadResponder
 from flash_runtime.errors import CallFault
+from flash_runtime.handlers import user_call
 from flash_runtime.handlers.failures import Failures
 from flash_runtime.handlers.results import to_json
-from flash_runtime.rpc import user_call
 from flash_runtime.rpc.invocation import check_arguments
 from flash_runtime.rpc.json_codec import read_json
 

@@ -1,0 +1,1 @@
+"""The scoreboard, and what is read from it: health, metrics, the timeline of a start."""

@@ -14,8 +14,9 @@ from typing import Any
 from flash_runtime.dispatch.request import DispatchedRequest
 from flash_runtime.dispatch.responder import Reply, ResponderResult, ThreadResponder
 from flash_runtime.errors import CallFault
+from flash_runtime.handlers import user_call
 from flash_runtime.handlers.failures import Failures
-from flash_runtime.rpc import envelope, user_call
+from flash_runtime.rpc import envelope
 from flash_runtime.rpc import live_source as live
 from flash_runtime.rpc.capture import Capture, capturing
 from flash_runtime.rpc.envelope_codec import EnvelopeCodec

@@ -1,0 +1,1 @@
+"""Keeps a worker running in every slot."""

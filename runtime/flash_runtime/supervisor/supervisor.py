@@ -19,7 +19,7 @@ from flash_runtime.errors import EXIT_SOFTWARE, Fault, boot_timeout_fault
 from flash_runtime.monitoring.health_process import HealthKeeper
 from flash_runtime.monitoring.scoreboard import ReportedFault, State
 from flash_runtime.supervisor.deadlines import Deadlines
-from flash_runtime.supervisor.renewals import Renewals
+from flash_runtime.supervisor.replacements import Replacements
 from flash_runtime.supervisor.slots import ManagedSlot, WorkerProcess, limit_with_jitter
 from flash_runtime.system.devices import Slot
 from flash_runtime.system.processes import describe_end
@@ -57,7 +57,7 @@ class Supervisor:
         self._slots = [ManagedSlot(slot) for slot in slots]
         self._stack_files = [StackFile() for _ in self._board.records]
         self._deadlines = Deadlines(self._settings, self._board, self._stack_files)
-        self._renewals = Renewals(self._slots, self._board, self._spawn, self._request_end)
+        self._replacements = Replacements(self._slots, self._board, self._spawn, self._request_end)
         self._last_ready = time.monotonic()
         self._stopping = False
         self.boot_fault: ReportedFault | None = None
@@ -67,7 +67,7 @@ class Supervisor:
     def is_waiting(self) -> bool:
         """Whether something is due sooner than in a second."""
         missing = any(not each.worker and not each.given_up for each in self._slots)
-        return missing or self._renewals.under_way or not self._launch.timeline.logged
+        return missing or self._replacements.under_way or not self._launch.timeline.logged
 
     # What to keep running.
 
@@ -86,7 +86,7 @@ class Supervisor:
         for slot in self._slots:
             if slot.worker is None and not slot.given_up and now >= slot.not_before:
                 slot.start(self._spawn(slot.slot), now + _NO_PROCESS_SECONDS)
-        self._renewals.step()
+        self._replacements.step()
         self._keep_health()
         return None
 
@@ -106,7 +106,7 @@ class Supervisor:
         except Fault as fault:
             log.error("%s, and the workers serve on", fault)
         else:
-            self._renewals.replace_all()
+            self._replacements.replace_all()
 
     def stop_replacing(self) -> None:
         """The container stops: what ends from now on is not replaced."""
@@ -188,7 +188,7 @@ class Supervisor:
         served = state in (State.READY, State.DRAINING)
         if was_successor:
             why = f"{how}; requests in flight: {cut}" if served else self._why(worker, status).text
-            self._renewals.call_off(slot, why)
+            self._replacements.call_off(slot, why)
             return
         now = time.monotonic()
         fault = record.reported_fault()

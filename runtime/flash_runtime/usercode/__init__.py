@@ -1,0 +1,1 @@
+"""Imports user code, and makes sense of what it raises."""

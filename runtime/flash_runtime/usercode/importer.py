@@ -18,7 +18,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Literal
 
 from flash_runtime.errors import UserCodeFault
-from flash_runtime.usercode.shared import SHARED
+from flash_runtime.usercode.shared_packages import SHARED
 from flash_runtime.usercode.tracebacks import kind_of
 
 log = logging.getLogger("flash_runtime.importer")

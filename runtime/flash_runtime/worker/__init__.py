@@ -1,0 +1,1 @@
+"""One worker process: its two loops, and how it takes connections."""

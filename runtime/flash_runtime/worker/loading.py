@@ -11,7 +11,8 @@ from flash_runtime.artifact.package import Package
 from flash_runtime.artifact.selection import Job
 from flash_runtime.config.settings import Settings
 from flash_runtime.dispatch.admission import Kind
-from flash_runtime.dispatch.responder import Responder, Target
+from flash_runtime.dispatch.responder import Responder
+from flash_runtime.dispatch.target import RouteTarget
 from flash_runtime.dispatch.threads import Threads
 from flash_runtime.handlers.fastapi_app import Application, build
 from flash_runtime.jobs import runsync
@@ -89,12 +90,12 @@ def _stand_in_for_others(sdk: Literal["image", "artifact"], stand_in: Callable[[
     Endpoint.__call__ = call  # type: ignore[method-assign]
 
 
-def own_targets(loaded: Loaded, settings: Settings) -> list[Target]:
+def own_targets(loaded: Loaded, settings: Settings) -> list[RouteTarget]:
     """The runtime's own targets of POST requests: /execute and jobs."""
 
-    def target(path: str, responder: Responder, *, is_internal: bool) -> Target:
+    def target(path: str, responder: Responder, *, is_internal: bool) -> RouteTarget:
         name, seconds = f"POST {path}", settings.request_timeout
-        return Target(name, "POST", path, Kind.SYNC, seconds, responder, is_internal=is_internal)
+        return RouteTarget(name, "POST", path, Kind.SYNC, seconds, responder, is_internal=is_internal)
 
     execute = Execute(loaded.functions, loaded.application.failures, live=settings.live)
     targets = [target(EXECUTE_PATH, execute, is_internal=True)]

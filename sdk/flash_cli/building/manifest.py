@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from flash_cli.application import Application, DeclaredEndpoint, Function
-from flash_cli.discovery.placement import placement_of, resource_type
+from flash_cli.discovery.vendor_keys import placement_of, resource_type
 from runpod_flash import Endpoint, ServerlessScalerType
 
 VERSION = "1.0"

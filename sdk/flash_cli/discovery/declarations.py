@@ -11,8 +11,8 @@ from typing import Any
 
 import runpod_flash
 from flash_cli.application import Function, Place
-from flash_cli.discovery.placement import placement_of
 from flash_cli.discovery.source import Definition, Module
+from flash_cli.discovery.vendor_keys import placement_of
 from flash_cli.faults import Problem
 
 

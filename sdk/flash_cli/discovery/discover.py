@@ -14,10 +14,10 @@ from typing import Any
 from flash_cli.application import Application, DeclaredEndpoint, Place
 from flash_cli.discovery.checks import problems_of
 from flash_cli.discovery.declarations import Declaration, Use
-from flash_cli.discovery.gathering import Gathered, gather
-from flash_cli.discovery.live_modules import ImportFailed, LiveEndpoint, LiveFunction, endpoints_of
+from flash_cli.discovery.endpoint_finder import Gathered, gather
+from flash_cli.discovery.imported_modules import ImportFailed, LiveEndpoint, LiveFunction, endpoints_of
+from flash_cli.discovery.missing_imports import missing
 from flash_cli.discovery.source import Definition, Module, read
-from flash_cli.discovery.unpackaged import missing
 from flash_cli.discovery.values import BadValue, Sources, Unknowable
 from flash_cli.faults import NothingFoundFault, Problem, SourceFault
 from flash_cli.project import Project

@@ -27,7 +27,7 @@ class Child:
 
     def __init__(self, root: Path, environ: Mapping[str, str], host: str, port: int) -> None:
         self._address = host, port
-        command = [sys.executable, "-P", "-m", "flash_cli.serving.serve", str(os.getpid())]
+        command = [sys.executable, "-P", "-m", "flash_cli.serving.child_main", str(os.getpid())]
         self._process = subprocess.Popen(  # noqa: S603  this interpreter and a module of ours
             command, cwd=root, env=dict(environ), stdin=subprocess.DEVNULL, process_group=0
         )

@@ -1,0 +1,1 @@
+"""A Docker engine, or a swarm of them, as a deployment's target."""

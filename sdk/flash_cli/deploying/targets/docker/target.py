@@ -25,7 +25,7 @@ from flash_cli.deploying.services import TOKEN, Release, Service, slug
 from flash_cli.deploying.target import LAST_LINES, UNCHANGED, Say, State
 from flash_cli.deploying.targets.docker import engine
 from flash_cli.deploying.targets.docker.engine import HARDENING, end, followed, health_of, is_healthy
-from flash_cli.deploying.targets.docker.fronts import Fronts, workers_of
+from flash_cli.deploying.targets.docker.front_containers import Fronts, workers_of
 from flash_cli.faults import TargetFault
 
 _POLL_SECONDS = 0.3

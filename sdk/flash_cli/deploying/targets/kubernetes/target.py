@@ -20,6 +20,7 @@ from flash_cli.deploying.loglines import Line, lines_of, merged
 from flash_cli.deploying.services import PORT, TOKEN, Release, Service, slug
 from flash_cli.deploying.target import LAST_LINES, UNCHANGED, Say, State
 from flash_cli.deploying.targets.kubernetes.cluster import Cluster, selector
+from flash_cli.deploying.targets.kubernetes.files import Written
 from flash_cli.deploying.targets.kubernetes.objects import (
     Object,
     artifact_name,
@@ -32,7 +33,6 @@ from flash_cli.deploying.targets.kubernetes.objects import (
     objects_of,
     secret_of,
 )
-from flash_cli.deploying.targets.kubernetes.written import Written
 from flash_cli.faults import ConfigFault, TargetFault
 
 _POLL_SECONDS = 1.0

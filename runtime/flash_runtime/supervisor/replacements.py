@@ -1,4 +1,4 @@
-"""Renewals: replacing workers that serve, one at a time; the last ready one waits for its successor."""
+"""Replacements: replacing workers that serve, one at a time; the last ready one waits for its successor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAUSE_SECONDS = 60.0
 """How long no worker is recycled after a successor that could not take its place."""
 
 
-class Renewals:
+class Replacements:
     """Call `step` several times a second. `spawn` forks a worker if it can; `request_end` has one drain."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Renewals:
                 self._due.append((slot, False))
 
     def step(self) -> None:
-        """Find the workers that are due, continue the renewal under way, or begin the next."""
+        """Find the workers that are due, continue the replacement under way, or begin the next."""
         if time.monotonic() >= self._not_before:
             self._queue_due()
         if self._present is not None:

@@ -1,4 +1,4 @@
-"""Renewals: workers that serve are replaced one at a time, and never the last ready one before its successor.
+"""Replacements: one worker at a time is replaced, and the last one that is ready waits for its successor.
 
 The processes are records on a real scoreboard; `Fleet` does with them what the supervisor does.
 """
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flash_runtime.monitoring.scoreboard import Outcome, Scoreboard, State
-from flash_runtime.supervisor.renewals import Renewals
+from flash_runtime.supervisor.replacements import Replacements
 from flash_runtime.supervisor.slots import ManagedSlot, WorkerProcess
 from flash_runtime.system.devices import Device, Slot
 from flash_runtime.system.processes import resident_bytes
@@ -29,8 +29,8 @@ class Fleet:
         self.spawned, self.requested = [], []
         self.ready_at_telling = []
         self._pids = count(1000)
-        self.renewals = Renewals(self.slots, self.board, self.spawn, self.request_end)
-        self.step = self.renewals.step
+        self.replacements = Replacements(self.slots, self.board, self.spawn, self.request_end)
+        self.step = self.replacements.step
 
     def spawn(self, slot, pid=None):
         taken = {each.record.number for slot in self.slots for each in slot.processes()}
@@ -60,7 +60,7 @@ class Fleet:
         if worker is slot.successor:
             slot.successor = None
             if worker.end_requested_at is None:
-                self.renewals.call_off(slot, "why it ended")
+                self.replacements.call_off(slot, "why it ended")
         else:
             slot.worker, slot.successor = slot.successor, None
         worker.record.clear()
@@ -92,21 +92,21 @@ def test_nothing_is_replaced_that_is_not_due():
     fleet = serving(2)
     for _ in range(5):
         fleet.step()
-    assert (fleet.requested, fleet.spawned, fleet.renewals.under_way) == ([], [], False)
+    assert (fleet.requested, fleet.spawned, fleet.replacements.under_way) == ([], [], False)
 
 
 def test_all_are_replaced_one_at_a_time_in_the_order_of_their_slots():
     fleet = serving(3)
     old = [slot.worker for slot in fleet.slots]
-    fleet.renewals.replace_all()
+    fleet.replacements.replace_all()
     for number, slot in enumerate(fleet.slots):
         for _ in range(3):
             fleet.step()
         assert fleet.requested == old[: number + 1]
         replace(fleet, slot)
-    assert fleet.renewals.under_way
+    assert fleet.replacements.under_way
     fleet.step()
-    assert (fleet.requested, fleet.renewals.under_way) == (old, False)
+    assert (fleet.requested, fleet.replacements.under_way) == (old, False)
     assert all(fleet.ready_at_telling)
     assert all(slot.successor is None for slot in fleet.slots)
 
@@ -114,7 +114,7 @@ def test_all_are_replaced_one_at_a_time_in_the_order_of_their_slots():
 def test_without_gpus_each_worker_serves_until_its_successor_is_ready():
     fleet = serving(2, gpus=False)
     old = [slot.worker for slot in fleet.slots]
-    fleet.renewals.replace_all()
+    fleet.replacements.replace_all()
     for number, slot in enumerate(fleet.slots):
         fleet.step()
         assert (fleet.requested, len(fleet.spawned)) == (old[:number], number + 1)
@@ -123,7 +123,7 @@ def test_without_gpus_each_worker_serves_until_its_successor_is_ready():
         assert fleet.requested == old[: number + 1]
         fleet.ended(slot, slot.worker)
         fleet.step()
-    assert not fleet.renewals.under_way
+    assert not fleet.replacements.under_way
 
 
 def test_a_worker_that_has_grown_ends_before_its_successor_boots_where_another_is_ready():
@@ -137,7 +137,7 @@ def test_a_worker_that_has_grown_ends_before_its_successor_boots_where_another_i
 def test_the_next_one_waits_until_the_one_before_is_replaced_by_a_ready_worker():
     fleet = serving(2)
     first, second = fleet.slots
-    fleet.renewals.replace_all()
+    fleet.replacements.replace_all()
     fleet.step()
     fleet.ended(first, first.worker)
     fleet.step()
@@ -153,7 +153,7 @@ def test_the_last_ready_worker_is_told_to_end_once_its_successor_is_ready():
     fleet = serving(1)
     (slot,) = fleet.slots
     old = slot.worker
-    fleet.renewals.replace_all()
+    fleet.replacements.replace_all()
     for _ in range(3):
         fleet.step()
     assert (fleet.requested, fleet.spawned) == ([], [slot.successor])
@@ -165,7 +165,7 @@ def test_the_last_ready_worker_is_told_to_end_once_its_successor_is_ready():
     fleet.ended(slot, old)
     fleet.step()
     assert (slot.worker, slot.successor) == (fleet.spawned[0], None)
-    assert not fleet.renewals.under_way
+    assert not fleet.replacements.under_way
 
 
 def test_a_worker_beside_which_others_only_boot_is_the_last_ready_one():
@@ -192,14 +192,14 @@ def test_where_a_successor_cannot_boot_the_worker_serves_on_and_so_do_the_others
     first, second = fleet.slots
     second.worker.record.set_state(State.BOOTING, second.worker.pid)
     old = first.worker
-    fleet.renewals.replace_all()
+    fleet.replacements.replace_all()
     fleet.step()
     fleet.ended(first, first.successor)
     fleet.ready(second.worker)
     for _ in range(3):
         fleet.step()
     assert (first.worker, first.successor, old.record.state) == (old, None, State.READY)
-    assert (fleet.requested, len(fleet.spawned), fleet.renewals.under_way) == ([], 1, False)
+    assert (fleet.requested, len(fleet.spawned), fleet.replacements.under_way) == ([], 1, False)
     assert "and the worker serves on" in caplog.text
     assert "why it ended" in caplog.text
 
@@ -208,7 +208,7 @@ def test_after_a_successor_that_could_not_boot_they_can_be_asked_for_again():
     fleet = serving(1)
     (slot,) = fleet.slots
     for _ in range(2):
-        fleet.renewals.replace_all()
+        fleet.replacements.replace_all()
         fleet.step()
         fleet.ended(slot, slot.successor)
     assert (len(fleet.spawned), fleet.requested) == (2, [])
@@ -228,31 +228,31 @@ def test_who_is_asked_for_while_he_is_replaced_is_replaced_once_more():
     fleet = serving(1, gpus=False)
     (slot,) = fleet.slots
     for _ in range(2):
-        fleet.renewals.replace_all()
+        fleet.replacements.replace_all()
         fleet.step()
     for _ in range(2):
         fleet.ready(slot.successor)
         fleet.step()
         fleet.ended(slot, slot.worker)
         fleet.step()
-    assert (len(fleet.requested), fleet.renewals.under_way) == (2, False)
+    assert (len(fleet.requested), fleet.replacements.under_way) == (2, False)
 
 
 def test_asking_twice_before_anything_is_done_replaces_once():
     fleet = serving(2)
     for _ in range(2):
-        fleet.renewals.replace_all()
+        fleet.replacements.replace_all()
     fleet.step()
     for slot in fleet.slots:
         replace(fleet, slot)
         fleet.step()
-    assert (len(fleet.requested), fleet.renewals.under_way) == (2, False)
+    assert (len(fleet.requested), fleet.replacements.under_way) == (2, False)
 
 
 def test_a_slot_without_a_worker_is_not_asked_for_and_not_waited_for():
     fleet = serving(2)
     first, second = fleet.slots
-    fleet.renewals.replace_all()
+    fleet.replacements.replace_all()
     fleet.ended(first, first.worker)
     fleet.boot(first)
     fleet.ended(first, first.worker)
@@ -264,7 +264,7 @@ def test_a_slot_without_a_worker_is_not_asked_for_and_not_waited_for():
 def test_a_slot_that_is_given_up_while_it_is_renewed_holds_up_no_other():
     fleet = serving(3)
     first, second, _ = fleet.slots
-    fleet.renewals.replace_all()
+    fleet.replacements.replace_all()
     fleet.step()
     fleet.ended(first, first.worker)
     first.given_up = True
@@ -275,15 +275,15 @@ def test_a_slot_that_is_given_up_while_it_is_renewed_holds_up_no_other():
 def test_a_worker_that_ends_by_itself_leaves_its_slot_to_the_successor():
     fleet = serving(1)
     (slot,) = fleet.slots
-    fleet.renewals.replace_all()
+    fleet.replacements.replace_all()
     fleet.step()
     successor = slot.successor
     fleet.ended(slot, slot.worker)
     fleet.step()
-    assert fleet.renewals.under_way
+    assert fleet.replacements.under_way
     fleet.ready(successor)
     fleet.step()
-    assert (slot.worker, fleet.requested, fleet.renewals.under_way) == (successor, [], False)
+    assert (slot.worker, fleet.requested, fleet.replacements.under_way) == (successor, [], False)
 
 
 def test_a_worker_is_due_when_it_has_served_its_number_of_requests(caplog):
@@ -309,7 +309,7 @@ def test_requests_of_a_predecessor_do_not_count():
     replace(fleet, first)
     first.worker.request_limit = 3
     fleet.step()
-    assert (len(fleet.requested), fleet.renewals.under_way) == (1, False)
+    assert (len(fleet.requested), fleet.replacements.under_way) == (1, False)
 
 
 def test_a_worker_that_boots_or_was_told_to_end_is_not_due():
@@ -319,7 +319,7 @@ def test_a_worker_that_boots_or_was_told_to_end_is_not_due():
     first.worker.request_limit = second.worker.request_limit = 0
     second.worker.end_requested_at = time.monotonic()
     fleet.step()
-    assert (fleet.requested, fleet.spawned, fleet.renewals.under_way) == ([], [], False)
+    assert (fleet.requested, fleet.spawned, fleet.replacements.under_way) == ([], [], False)
 
 
 def test_a_worker_is_due_when_it_has_grown_past_its_memory(caplog):
@@ -372,7 +372,7 @@ def test_whatever_happens_one_serves_while_another_is_replaced(slots, gpus, even
         worker, successor = slot.worker, slot.successor
         last = successor or worker
         if event == "ask":
-            fleet.renewals.replace_all()
+            fleet.replacements.replace_all()
         elif event == "serve" and worker is not None:
             worker.request_limit = 5
             serve(worker, 3)

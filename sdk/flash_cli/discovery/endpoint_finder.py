@@ -1,4 +1,4 @@
-"""Gathering: finds the `Endpoint(...)` calls in a project's source, and what they decorate."""
+"""The endpoint finder: finds the `Endpoint(...)` calls in a project's source, and what they decorate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import runpod_flash
 from flash_cli.application import Place
 from flash_cli.discovery.declarations import Declaration, Use
-from flash_cli.discovery.makers import Makers, calls, is_client
+from flash_cli.discovery.endpoint_calls import Makers, calls, is_client
 from flash_cli.discovery.source import SDK, Assigned, Definition, Imported, Module
 from flash_cli.discovery.values import BadValue, ProjectName, Sources, Unknowable
 from flash_cli.faults import Problem

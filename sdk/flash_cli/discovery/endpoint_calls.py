@@ -1,4 +1,4 @@
-"""Makers: finds expressions that make endpoints: `Endpoint(...)`, and calls of functions that do so."""
+"""Endpoint calls: finds what makes endpoints: `Endpoint(...)`, and calls of functions that do so."""
 
 from __future__ import annotations
 

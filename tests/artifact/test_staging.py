@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flash_runtime.artifact import unpacking as artifact
+from flash_runtime.artifact import staging as artifact
 from flash_runtime.config.settings import Settings
 from flash_runtime.errors import ArtifactFault, ArtifactMissingFault, ManifestFault, SettingFault
 

@@ -1,15 +1,11 @@
-"""Callers: who may send a request, and how long one of our own waits for the response."""
+"""Credentials: the keys that a request must show."""
 
 from __future__ import annotations
 
 import hmac
-import math
 
 from flash_runtime.gateway.request import Refusal
 from flash_runtime.http.head import Head
-
-TIMEOUT_HEADER = b"x-flash-timeout"
-"""Seconds that another endpoint waits for the response to its call."""
 
 
 def check_api_key(head: Head, key: str) -> None:
@@ -23,15 +19,6 @@ def check_execute_token(head: Head, token: str | None) -> None:
         detail = "/execute is off. Set FLASH_EXECUTE_TOKEN (or RUNPOD_API_KEY) on this worker to allow it."
         raise Refusal(403, detail, close=True)
     _check_bearer(head, token, "Send the execute token as `Authorization: Bearer TOKEN`.")
-
-
-def seconds_left(head: Head) -> float:
-    """Seconds that the caller waits for the response; infinite if it does not say."""
-    try:
-        seconds = float(head.values.get(TIMEOUT_HEADER, b"inf"))
-    except ValueError:
-        return math.inf
-    return seconds if seconds > 0 else math.inf
 
 
 def _check_bearer(head: Head, key: str, remedy: str) -> None:

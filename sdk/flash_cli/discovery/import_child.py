@@ -1,6 +1,6 @@
-"""The child process of `live_modules.py`: imports one module and records the endpoints that it makes.
+"""The child process of `imported_modules.py`: imports one module and records the endpoints that it makes.
 
-python -m flash_cli.discovery.live_child ROOT MODULE ANSWER
+python -m flash_cli.discovery.import_child ROOT MODULE ANSWER
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Placement: the manifest's keys for the vendor's platform, which say where a resource runs.
+"""Vendor keys: the manifest's keys for the vendor's platform, which say where a resource runs.
 
 The values are those of the vendor's own build. This project's worker does not read these keys.
 """

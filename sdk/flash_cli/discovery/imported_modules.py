@@ -1,4 +1,4 @@
-"""Live modules: imports a module in a child process, for values that its source does not state.
+"""Imported modules: imports a module in a child process, for values that its source does not state.
 
 The child returns text: each argument as a Python expression, which `values.py` reads like source. So no data
 from user code is unpickled here. The output of user code is discarded.
@@ -60,7 +60,7 @@ def endpoints_of(root: Path, module: str) -> tuple[LiveEndpoint, ...]:
             sys.executable,
             "-P",
             "-m",
-            "flash_cli.discovery.live_child",
+            "flash_cli.discovery.import_child",
             str(root),
             module,
             str(answer),

@@ -15,7 +15,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flash_runtime.artifact import unpacking as artifact
+from flash_runtime.artifact import staging as artifact
 from flash_runtime.config.settings import Settings
 from flash_runtime.errors import ArtifactFault
 

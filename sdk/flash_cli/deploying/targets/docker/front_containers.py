@@ -15,7 +15,7 @@ from docker.errors import APIError, DockerException
 
 from flash_cli.deploying.environments import DockerEnvironment
 from flash_cli.deploying.services import PORT, Service
-from flash_cli.deploying.targets.docker import front as front_script
+from flash_cli.deploying.targets.docker import front_program
 from flash_cli.deploying.targets.docker.engine import HARDENING
 from flash_cli.faults import TargetFault
 
@@ -94,7 +94,7 @@ class Fronts:
         front = self._client.containers.create(
             service.base_image,
             # The text itself, since the worker's image does not contain the command.
-            ["python3", "-c", inspect.getsource(front_script), workers_of(service.host), str(PORT)],
+            ["python3", "-c", inspect.getsource(front_program), workers_of(service.host), str(PORT)],
             name=f"{service.name}-front-{secrets.token_hex(3)}",
             labels=self._labels | {"flash.endpoint": service.endpoint, "flash.role": "front"},
             ports={f"{PORT}/tcp": (self._environment.bind, port)},

@@ -125,6 +125,6 @@ def boot_timeout_fault(seconds: float) -> UserCodeFault:
     """User code was still importing at the boot deadline."""
     return UserCodeFault(
         f"The application was not ready within FLASH_BOOT_TIMEOUT={seconds:g} seconds.",
-        where="the import of its modules",
+        where="the import of the application's modules",
         remedy="load less at import, or allow more time.",
     )

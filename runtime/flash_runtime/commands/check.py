@@ -84,7 +84,11 @@ def _import_apart(settings: Settings, package: Package, slot: Slot) -> int:
         return int(answer)
     if in_time:
         what = f"The process ended while it imported user code: {describe_end(status)}."
-        raise UserCodeFault(what, where="the import of its modules")
+        raise UserCodeFault(
+            what,
+            where="the import of the application's modules",
+            remedy="look for os._exit() or a crash of a C extension at the top level of the modules.",
+        )
     raise boot_timeout_fault(settings.boot_timeout)
 
 

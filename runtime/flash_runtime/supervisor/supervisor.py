@@ -219,7 +219,11 @@ class Supervisor:
         """Why a worker could not boot."""
         if worker.killed_for is not None:
             return ReportedFault(EXIT_SOFTWARE, str(boot_timeout_fault(self._settings.boot_timeout)))
-        silent = f"The process ended while it imported user code: {describe_end(status)}."
+        silent = (
+            f"The process ended while it imported user code: {describe_end(status)}.\n"
+            "  where: the import of the application's modules\n"
+            "  remedy: look for os._exit() or a crash of a C extension at the top level of the modules."
+        )
         return worker.record.reported_fault() or ReportedFault(EXIT_SOFTWARE, silent)
 
     def _is_hopeless(self, fault: ReportedFault, now: float) -> bool:

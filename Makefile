@@ -18,7 +18,7 @@ UV := $(CURDIR)/.cache/uv-$(UV_VERSION)/bin/uv
 STAND_IN := $(CURDIR)/.cache/gpu-stand-in/libnvidia-ml.so.1
 SYNCED := $(VENV)/.synced
 BIN := $(VENV)/bin
-# Whoever has nothing left to do takes over what waits for others.
+# Idle workers take tests from busy ones.
 PYTEST = $(BIN)/pytest --numprocesses $(JOBS) --dist worksteal
 
 VERSION = $(shell git describe --tags --always --dirty | sed 's/^v//')

@@ -21,7 +21,10 @@ usage: flash-runtime COMMAND
   health    ask the worker on this machine how it is; exit 0 if it can serve, else 1
   version   print the version
 """
-_REMEDY = f"give one of these.\n\n{USAGE}"
+_REMEDY = f"""\
+give one of the commands below, without options. Settings are environment variables, such as PORT=9000.
+
+{USAGE}"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -125,6 +125,15 @@ def boot_timeout_fault(seconds: float) -> UserCodeFault:
     """User code was still importing at the boot deadline."""
     return UserCodeFault(
         f"The application was not ready within FLASH_BOOT_TIMEOUT={seconds:g} seconds.",
-        where="the import of its modules",
+        where="the import of the application's modules",
         remedy="load less at import, or allow more time.",
+    )
+
+
+def boot_crash_fault(how: str) -> UserCodeFault:
+    """The process ended while it imported user code; `how` is in words."""
+    return UserCodeFault(
+        f"The process ended while it imported user code: {how}.",
+        where="the import of the application's modules",
+        remedy="look for os._exit() or a crash of a C extension at the top level of the modules.",
     )

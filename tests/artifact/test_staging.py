@@ -455,8 +455,9 @@ def test_an_unpacked_application_is_served_from_where_it_is(tmp_path, place):
 
 def test_disable_unpack_without_an_application_says_so(tmp_path, place):
     pack(tmp_path / "artifact.tar.gz")
-    with pytest.raises(ArtifactMissingFault, match="FLASH_DISABLE_UNPACK"):
+    with pytest.raises(ArtifactMissingFault, match="FLASH_DISABLE_UNPACK") as caught:
         place(FLASH_DISABLE_UNPACK=1)
+    assert caught.value.where == str(tmp_path / "app" / "flash_manifest.json")
 
 
 def test_a_link_to_the_directory_is_followed(tmp_path, place):

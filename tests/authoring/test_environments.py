@@ -89,10 +89,22 @@ def test_every_bad_key_of_a_table_is_in_one_report():
     assert fault.value.remedy == "set gpus to true or false; set bind to a string that is not empty."
 
 
+def test_for_an_unknown_key_the_nearest_one_is_suggested():
+    with pytest.raises(ConfigFault) as fault:
+        environment_of(config(production={"target": "docker", "imgae": "x", "zzzz": 1}), "production")
+    assert fault.value.what == "Unknown keys: imgae, zzzz."
+    assert str(fault.value.remedy).startswith(
+        "write image in place of imgae; the keys of a docker target are "
+    )
+
+
 def test_an_unknown_environment_is_refused_with_those_that_there_are():
     tables = config(staging={"target": "docker"}, production={"target": "docker"})
     with pytest.raises(ConfigFault, match=r"'prod'\. The environments are: production, staging"):
         environment_of(tables, "prod")
+    with pytest.raises(ConfigFault) as fault:
+        environment_of(tables, "stagign")
+    assert fault.value.remedy == "use --env staging, or add a table for it."
     with pytest.raises(ConfigFault, match="production, staging"):
         the_only_one(tables)
     assert the_only_one(config(staging={})) == "staging"

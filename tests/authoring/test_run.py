@@ -247,7 +247,7 @@ def test_no_request_is_lost_over_a_save(tmp_path):
             "path must start with '/'",
             "the previous code keeps serving",
         ),
-        (SOURCE + "\nimport no_such_package\n", "no_such_package", "the worker serves on"),
+        (SOURCE + "\nimport no_such_package\n", "no_such_package", "the worker keeps serving"),
     ],
 )
 def test_a_broken_save_is_shown_and_the_code_before_it_serves_on(tmp_path, broken, shown, kept):

@@ -103,6 +103,19 @@ def test_an_endpoint_that_the_sdk_refuses_is_a_fault_in_its_words(tmp_path, argu
     assert fix
 
 
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ("worker=1", "write `workers` in place of `worker`"),
+        ("zzzz=1", "correct the arguments of this Endpoint"),
+    ],
+)
+def test_for_an_argument_that_does_not_exist_the_nearest_name_is_suggested(tmp_path, given, remedy):
+    ((_, said, fix),) = problems(tmp_path, HEAD + f'b = Endpoint("b", {given})\n@b.get("/x")\ndef x(): ...\n')
+    assert "unexpected keyword argument" in said
+    assert fix == remedy
+
+
 def test_a_route_is_refused_where_it_is_written_in_the_same_words(tmp_path):
     ((_, said, fix),) = problems(tmp_path, HEAD + '@api.get("x")\ndef x(): ...')
     with pytest.raises(ValueError, match="path must start with") as caught:

@@ -287,7 +287,7 @@ def test_sighup_serves_changed_code_and_keeps_the_old_where_the_new_cannot_boot(
         assert server.client.get("/v").json() == 1
         (directory / "main.py").write_text("def v(:\n")
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: "serves on" in server.log, "the old one serves on")
+        until(lambda: "the worker keeps serving" in server.log, "the old one serves on")
         assert httpx.get(f"{server.url}/v").json() == 1
         (directory / "main.py").write_text("def v():\n    return 12\n")
         server.process.send_signal(signal.SIGHUP)

@@ -200,7 +200,7 @@ def test_where_a_successor_cannot_boot_the_worker_serves_on_and_so_do_the_others
         fleet.step()
     assert (first.worker, first.successor, old.record.state) == (old, None, State.READY)
     assert (fleet.requested, len(fleet.spawned), fleet.replacements.under_way) == ([], 1, False)
-    assert "and the worker serves on" in caplog.text
+    assert "the worker keeps serving" in caplog.text
     assert "why it ended" in caplog.text
 
 

@@ -1,7 +1,7 @@
 """The contract: everything that the command `flash` has to know about the worker.
 
-Apart from this module, the command imports the worker's faults, its settings and its entry point, and nothing
-else.
+Apart from this module, the command imports the worker's faults, its settings and their fields, its version
+and its entry point, and nothing else.
 """
 
 from __future__ import annotations

@@ -219,7 +219,7 @@ def _refuse(problems: Sequence[str], where: str) -> NoReturn:
     raise ManifestFault(
         "The manifest cannot be served.",
         where=where,
-        remedy="correct the application, and build it again with `flash build`.",
+        remedy="build again with `flash build`, or correct these places if you wrote the manifest by hand:",
         problems=(*problems[:_MOST_PROBLEMS], *more),
     )
 

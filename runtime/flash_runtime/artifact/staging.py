@@ -89,9 +89,9 @@ def _is_in_place(settings: Settings) -> bool:
         if not _is_unpacked(settings):
             raise ArtifactMissingFault(
                 "FLASH_DISABLE_UNPACK is set, and there is no unpacked application.",
-                where=f"FLASH_MANIFEST_PATH={settings.manifest_path}",
-                remedy="put the application into FLASH_APP_DIR, correct FLASH_MANIFEST_PATH, or unset "
-                "FLASH_DISABLE_UNPACK.",
+                where=str(settings.manifest_path),
+                remedy=f"put the application into FLASH_APP_DIR={settings.app_dir}, correct "
+                "FLASH_APP_DIR (or FLASH_MANIFEST_PATH, if it is set), or unset FLASH_DISABLE_UNPACK.",
             )
         return True
     if not _is_there(settings.artifact_path):

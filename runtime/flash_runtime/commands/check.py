@@ -24,7 +24,7 @@ from flash_runtime.errors import (
     EXIT_OK,
     EXIT_SOFTWARE,
     Fault,
-    UserCodeFault,
+    boot_crash_fault,
     boot_timeout_fault,
 )
 from flash_runtime.logs import setup as logs
@@ -83,8 +83,7 @@ def _import_apart(settings: Settings, package: Package, slot: Slot) -> int:
     if answer:
         return int(answer)
     if in_time:
-        what = f"The process ended while it imported user code: {describe_end(status)}."
-        raise UserCodeFault(what, where="the import of its modules")
+        raise boot_crash_fault(describe_end(status))
     raise boot_timeout_fault(settings.boot_timeout)
 
 

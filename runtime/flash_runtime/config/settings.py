@@ -151,14 +151,15 @@ class Settings:
     def _contradictions(self) -> Iterator[str]:
         if self.max_queue is not None and self.max_concurrency is None:
             yield (
-                f"FLASH_MAX_QUEUE={self.max_queue} is set, and FLASH_MAX_CONCURRENCY is not. Up to "
-                f"{self.max_queue} requests wait for each kind of handler, beside those that run by default."
+                f"FLASH_MAX_QUEUE={self.max_queue} is set, and FLASH_MAX_CONCURRENCY is not. Each kind of "
+                f"handler queues up to {self.max_queue} requests; how many run at once is left at its "
+                "default."
             )
         if 0 < self.stall_timeout < self.request_timeout:
             yield (
                 f"FLASH_STALL_TIMEOUT={self.stall_timeout:g} is less than FLASH_REQUEST_TIMEOUT="
-                f"{self.request_timeout:g}. The worker of a handler that blocks is replaced before the "
-                "handler's time is over."
+                f"{self.request_timeout:g}. A handler that blocks for longer than {self.stall_timeout:g} s "
+                f"has its worker replaced, although a request may take {self.request_timeout:g} s."
             )
         stopping = self.drain_delay + self.drain_timeout
         if self.stop_timeout is not None and stopping >= self.stop_timeout:

@@ -67,10 +67,14 @@ class Replacements:
         self._due.clear()
         self._not_before = time.monotonic() + _PAUSE_SECONDS
         ending = slot.worker is None or slot.worker.end_requested_at is not None
-        log.error(
-            "the successor of slot %d's worker ended%s:\n%s",
-            slot.slot.number, "" if ending else ", and the worker serves on", why,
-        )  # fmt: skip
+        if ending:
+            log.error("the replacement of slot %d's worker ended:\n%s", slot.slot.number, why)
+        else:
+            log.error(
+                "the replacement of slot %d's worker could not start; the worker keeps serving:\n%s",
+                slot.slot.number,
+                why,
+            )
 
     def _queue_due(self) -> None:
         for slot in self._slots:

@@ -86,7 +86,7 @@ def limit_with_jitter(limit: int | None) -> int | None:
 
 @dataclass(slots=True)
 class ManagedSlot:
-    """A slot: its worker, the successor while both are there, and how its workers have fared."""
+    """A slot: its worker, the successor while both are there, and what happened to its workers."""
 
     slot: Slot
     worker: WorkerProcess | None = None

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from flash_runtime.errors import EXIT_SOFTWARE, Fault, boot_timeout_fault
+from flash_runtime.errors import EXIT_SOFTWARE, Fault, boot_crash_fault, boot_timeout_fault
 from flash_runtime.monitoring.health_process import HealthKeeper
 from flash_runtime.monitoring.scoreboard import ReportedFault, State
 from flash_runtime.supervisor.deadlines import Deadlines
@@ -219,8 +219,8 @@ class Supervisor:
         """Why a worker could not boot."""
         if worker.killed_for is not None:
             return ReportedFault(EXIT_SOFTWARE, str(boot_timeout_fault(self._settings.boot_timeout)))
-        silent = f"The process ended while it imported user code: {describe_end(status)}."
-        return worker.record.reported_fault() or ReportedFault(EXIT_SOFTWARE, silent)
+        crash = boot_crash_fault(describe_end(status))
+        return worker.record.reported_fault() or ReportedFault(EXIT_SOFTWARE, str(crash))
 
     def _is_hopeless(self, fault: ReportedFault, now: float) -> bool:
         """Whether no worker can serve, and none will."""

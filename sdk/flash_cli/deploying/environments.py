@@ -153,7 +153,7 @@ def environment_of(config: Mapping[str, Any], name: str) -> Environment:
             if known
             else "No environment is configured.",
             where=f"pyproject.toml, [tool.flash.env.{name}]",
-            remedy=f"use --env {sorted(tables)[0]}, or add a table for it."
+            remedy=f"use --env {_nearest(name, tuple(tables)) or sorted(tables)[0]}, or add a table for it."
             if known
             else _NO_TABLE.format(name=name),
         )
@@ -203,10 +203,14 @@ def _read(table: Mapping[str, Any], kind: type[Environment], where: str) -> dict
     known = fields.names(kind)
     unknown = sorted(set(table) - set(known) - {"target"})
     if unknown:
+        nearest = {key: _nearest(key, known) for key in unknown}
+        meant = [f"write {found} in place of {key}" for key, found in nearest.items() if found]
         raise ConfigFault(
             f"Unknown keys: {', '.join(unknown)}.",
             where=where,
-            remedy=f"the keys of a {table['target']} target are {', '.join(('target', *known))}.",
+            remedy="; ".join(
+                [*meant, f"the keys of a {table['target']} target are {', '.join(('target', *known))}."]
+            ),
         )
     values, problems = fields.read(kind, table)
     if problems:
@@ -216,6 +220,13 @@ def _read(table: Mapping[str, Any], kind: type[Environment], where: str) -> dict
             remedy="; ".join(f"set {each.name} to {each.allowed}" for each in problems) + ".",
         )
     return values
+
+
+def _nearest(name: str, known: tuple[str, ...]) -> str | None:
+    """The known name that resembles `name` most, if one does."""
+    from difflib import get_close_matches  # only a fault needs it
+
+    return next(iter(get_close_matches(name, known, 1)), None)
 
 
 def _check_artifact(environment: KubernetesEnvironment, where: str) -> None:

@@ -93,8 +93,20 @@ class Declaration:
             text = re.sub(rf" at {re.escape(__file__)}:\d+", "", str(error))
             text = text.replace("Endpoint.__init__()", "Endpoint()")
             what, _, fix = text.partition(" Fix: ")
-            return Problem(self.place, what, fix or "correct the arguments of this Endpoint")
+            return Problem(self.place, what, fix or _correction(self.options))
         return None
+
+
+def _correction(options: Mapping[str, Any]) -> str:
+    """What to do about arguments that `Endpoint` refuses: the nearest name for an unknown one."""
+    from difflib import get_close_matches  # only a problem needs it
+    from inspect import signature
+
+    known = signature(runpod_flash.Endpoint).parameters
+    for name in options:
+        if name not in known and (nearest := get_close_matches(name, known, 1)):
+            return f"write `{nearest[0]}` in place of `{name}`"
+    return "correct the arguments of this Endpoint"
 
 
 def _required(args: ast.arguments) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -50,12 +49,17 @@ def build(name: str | Path, python: str = PYTHON) -> Path:
     return artifact
 
 
+def unpack(artifact: Path, directory: Path) -> None:
+    """Unpack an artifact that was built here, by tar: not every Python 3.11 can do so without a warning."""
+    directory.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["tar", "xzf", artifact, "-C", directory], check=True)
+
+
 @contextlib.contextmanager
 def serve_vendor(artifact: Path, resource: str, tmp_path: Path) -> Iterator[httpx.Client]:
     """The vendor's generated handler under plain uvicorn, as its own worker image starts it."""
     directory = tmp_path / f"vendor-{resource}"
-    with tarfile.open(artifact) as tar:
-        tar.extractall(directory, filter="data")
+    unpack(artifact, directory)
     port = free_port()
     with (tmp_path / f"vendor-{port}.txt").open("wb") as log:
         process = start(directory, resource, port, log)

@@ -466,3 +466,88 @@ def test_a_link_to_the_directory_is_followed(tmp_path, place):
     pack(tmp_path / "artifact.tar.gz")
     assert place() == tmp_path / "real"
     assert (tmp_path / "app").is_symlink()
+
+
+def behind_short_links(*after: tuple) -> list[tuple]:
+    """Members whose links, resolved as text, are longer than PATH_MAX: there `realpath` gives up."""
+    found, path, steps = [], "", "abcdefghijklmnop"
+    for letter in steps:
+        found += [
+            member(f"{path}{'d' * 247}", kind=tarfile.DIRTYPE),
+            member(f"{path}{letter}", kind=tarfile.SYMTYPE, link="d" * 247),
+        ]
+        path += f"{'d' * 247}/"
+    far = f"{'/'.join(steps)}/{'l' * 254}"
+    return [
+        *found,
+        member(far, kind=tarfile.SYMTYPE, link="../" * len(steps)),
+        member("escape", kind=tarfile.SYMTYPE, link=f"{far}/../../victim"),
+        *after,
+    ]
+
+
+def test_links_that_are_longer_than_a_path_may_be_lead_nowhere(tmp_path, place):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "keep").write_text("precious")
+    pack(
+        tmp_path / "artifact.tar.gz",
+        *behind_short_links(
+            member("escape/planted", kind=tarfile.SYMTYPE, link="keep"),
+            member("escape/keep", kind=tarfile.SYMTYPE, link="nowhere"),
+        ),
+    )
+    with pytest.raises(ArtifactFault):
+        place()
+    assert {path.name for path in (tmp_path / "victim").iterdir()} == {"keep"}
+    assert (tmp_path / "victim" / "keep").read_text() == "precious"
+    assert {path.name for path in tmp_path.iterdir()} <= {"artifact.tar.gz", "app", "victim"}
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_link_in_the_place_of_a_directory_is_refused_and_not_left_out(tmp_path, place, kind):
+    files = [member("d/x", b"x"), member("a", b"a"), member("d", kind=kind, link="a")]
+    pack(tmp_path / "artifact.tar.gz", *files)
+    with pytest.raises(ArtifactFault):
+        place()
+    assert_nothing_is_left(tmp_path)
+
+
+def test_a_link_below_a_link_is_refused_also_within_the_directory(tmp_path, place):
+    pack(
+        tmp_path / "artifact.tar.gz",
+        member("real/x", b"x"),
+        member("other", kind=tarfile.SYMTYPE, link="real"),
+        member("other/y", kind=tarfile.SYMTYPE, link="x"),
+    )
+    with pytest.raises(ArtifactFault, match="below something that is not a directory"):
+        place()
+    assert_nothing_is_left(tmp_path)
+
+
+def test_an_artifact_that_is_overwritten_after_its_checksum_is_refused(tmp_path, place, monkeypatch):
+    archive = tmp_path / "artifact.tar"
+    pack(archive, member("data", b"expected" * 1000), mode="w")
+    original = archive.read_bytes()
+    expected = hashlib.sha256(original).hexdigest()
+    at_first = hashlib.file_digest
+
+    def overwritten_after(file, name):
+        found = at_first(file, name)
+        archive.write_bytes(original.replace(b"expected", b"replaced"))
+        return found
+
+    monkeypatch.setattr(hashlib, "file_digest", overwritten_after)
+    with pytest.raises(ArtifactFault, match="is not the expected one"):
+        place(FLASH_BUILD_ARTIFACT_PATH=archive, FLASH_ARTIFACT_SHA256=expected)
+    assert_nothing_is_left(tmp_path)
+
+
+def test_modes_of_files_are_those_that_are_safe(tmp_path, place):
+    modes = {"run": 0o4777, "read": 0o666, "secret": 0o000, "others": 0o677}
+    members = {name: member(name, b"x") for name in modes}
+    for name, mode in modes.items():
+        members[name][0].mode = mode
+    pack(tmp_path / "artifact.tar.gz", *members.values())
+    place()
+    found = {name: (tmp_path / "app" / name).stat().st_mode & 0o7777 for name in modes}
+    assert found == {"run": 0o755, "read": 0o644, "secret": 0o600, "others": 0o644}

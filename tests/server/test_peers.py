@@ -7,7 +7,6 @@ import contextlib
 import json
 import socket
 import sys
-import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -49,8 +48,7 @@ def all_of(
 def test_one_request_goes_through_every_resource_of_a_built_application(tmp_path, sdk):
     python = sys.executable if sdk == "image" else vendor.runtime_python()
     directory = tmp_path / "app"
-    with tarfile.open(vendor.build(ROOT / "examples" / "pipeline")) as tar:
-        tar.extractall(directory, filter="data")
+    vendor.unpack(vendor.build(ROOT / "examples" / "pipeline"), directory)
     with all_of(
         tmp_path, RESOURCES, python=python, FLASH_SDK=sdk, FLASH_APP_DIR=directory, FLASH_DISABLE_UNPACK=1
     ) as servers:

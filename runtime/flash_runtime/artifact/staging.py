@@ -175,9 +175,8 @@ def _open(path: Path) -> Iterator[BufferedReader]:
         yield file
 
 
-def _verify(file: BufferedReader, settings: Settings) -> str:
-    """The artifact's SHA-256. Raises `ArtifactFault` if FLASH_ARTIFACT_SHA256 is a different one."""
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
+def _refuse_other(digest: str, settings: Settings) -> None:
+    """Raise `ArtifactFault` if FLASH_ARTIFACT_SHA256 is a different SHA-256."""
     if settings.artifact_sha256 not in (None, digest):
         raise ArtifactFault(
             f"The build artifact is not the expected one: its SHA-256 is {digest}.",
@@ -185,7 +184,6 @@ def _verify(file: BufferedReader, settings: Settings) -> str:
             remedy=f"provide the artifact whose SHA-256 is {settings.artifact_sha256}, or correct "
             "FLASH_ARTIFACT_SHA256.",
         )
-    return digest
 
 
 class _Artifact:
@@ -196,7 +194,9 @@ class _Artifact:
         self.settings = settings
         self.path = settings.artifact_path
         self.target = target
-        self.digest = _verify(file, settings)
+        if settings.artifact_sha256 is not None:
+            # Before anything is unpacked; `extract` compares what it has unpacked.
+            _refuse_other(hashlib.file_digest(file, "sha256").hexdigest(), settings)
         self._file = file
         self._limits = Limits(settings.artifact_max_members, settings.artifact_max_bytes)
 
@@ -224,7 +224,8 @@ class _Artifact:
         files = directory / "app"
         files.mkdir()
         self._file.seek(0)
-        members = extract(self._file, files, self._limits, str(self.path))
+        members, digest = extract(self._file, files, self._limits, str(self.path))
+        _refuse_other(digest, self.settings)
         if os.path.lexists(files / MARKER):
             raise ArtifactFault(
                 f"The build artifact contains {MARKER}, a name that is reserved for the runtime.",
@@ -232,7 +233,7 @@ class _Artifact:
                 remedy="build it from the project, not from a directory that an artifact was unpacked into.",
             )
         manifest = self._manifest(files)
-        (files / MARKER).write_text(self.digest)
+        (files / MARKER).write_text(digest)
         return files, manifest, members
 
     def _manifest(self, files: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Finds and verifies the build artifact, and puts the application that is in it into its place.
+"""Puts the application that is in the build artifact into its place.
 
 It is staged first: unpacked into a fresh directory, from which it can be read. `Staged.commit` then moves the
 whole application. So half of one is never served, and an artifact that is refused changes nothing.
@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import NoReturn
 
+from flash_runtime.artifact.location import READABLE, is_there, open_artifact, refuse_other, wait_for
 from flash_runtime.artifact.tarball import Limits, extract
 from flash_runtime.config.settings import Settings
 from flash_runtime.errors import ArtifactFault, ArtifactMissingFault, SettingFault
@@ -31,10 +31,7 @@ MARKER = ".flash-artifact"
 """A file in every directory that was unpacked here. Its text is the artifact's SHA-256. Only a directory that
 has this file is ever replaced."""
 
-_POLL_SECONDS = 0.2
-_REMINDER_SECONDS = 5.0
 _STAGING = ".flash-unpacking-"
-_READABLE = "let that user read it (`chmod -R a+rX` on the host), or run the container as its owner."
 _NOT_OURS = {"lost+found"}
 """What a file system puts into its own root."""
 
@@ -74,7 +71,7 @@ def stage(settings: Settings) -> Iterator[Staged]:
     if _is_in_place(settings):
         yield Staged(app_dir, app_dir, settings.manifest_path, str(settings.manifest_path))
         return
-    with _open(settings.artifact_path) as file, ExitStack() as staging:
+    with open_artifact(settings.artifact_path) as file, ExitStack() as staging:
         artifact = _Artifact(settings, file, app_dir)
         with _write_faults(settings):
             artifact.refuse_foreign_files()
@@ -94,20 +91,12 @@ def _is_in_place(settings: Settings) -> bool:
                 "FLASH_APP_DIR (or FLASH_MANIFEST_PATH, if it is set), or unset FLASH_DISABLE_UNPACK.",
             )
         return True
-    if not _is_there(settings.artifact_path):
+    if not is_there(settings.artifact_path):
         if _is_unpacked(settings):
             log.info("there is no artifact: serving the application in %s", settings.app_dir)
             return True
-        _wait_for(settings)
+        wait_for(settings)
     return False
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        path.stat()
-    except OSError:
-        return False
-    return True
 
 
 def _is_unpacked(settings: Settings) -> bool:
@@ -118,72 +107,10 @@ def _is_unpacked(settings: Settings) -> bool:
         raise SettingFault(
             f"The user {os.geteuid()} cannot read the application's directory: {error.strerror}.",
             where=f"FLASH_APP_DIR={settings.app_dir}, for {settings.manifest_path}",
-            remedy=_READABLE,
+            remedy=READABLE,
         ) from error
     except OSError:
         return False
-
-
-def _wait_for(settings: Settings) -> None:
-    """Return once the artifact is there. The platform may mount it after the container has started."""
-    path, begun = settings.artifact_path, time.monotonic()
-    reminder = 0.0
-    while not _is_there(path):
-        waited = time.monotonic() - begun
-        if waited >= settings.artifact_wait:
-            _give_up(settings)
-        if waited >= reminder:
-            log.info("waiting for the artifact at %s (FLASH_ARTIFACT_WAIT=%g)", path, settings.artifact_wait)
-            reminder += _REMINDER_SECONDS
-        time.sleep(min(_POLL_SECONDS, settings.artifact_wait - waited))
-
-
-def _give_up(settings: Settings) -> NoReturn:
-    why = "There is no build artifact"
-    try:
-        settings.artifact_path.stat()
-    except PermissionError:
-        why = "The build artifact cannot be reached (permission denied)"
-    except OSError:
-        pass
-    raise ArtifactMissingFault(
-        f"{why}, and there is no unpacked application.",
-        where=f"FLASH_BUILD_ARTIFACT_PATH={settings.artifact_path} and {settings.manifest_path}",
-        remedy="mount the artifact that `flash build` wrote at the first path, or an unpacked application at "
-        f"FLASH_APP_DIR={settings.app_dir}.",
-    )
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[BufferedReader]:
-    try:
-        file = path.open("rb")
-    except IsADirectoryError:
-        raise ArtifactFault(
-            "The build artifact is a directory.",
-            where=str(path),
-            remedy="check the path on the host: Docker creates a directory if the file to mount is missing. "
-            "To serve an unpacked application, put it into FLASH_APP_DIR.",
-        ) from None
-    except OSError as error:
-        raise ArtifactMissingFault(
-            f"The user {os.geteuid()} cannot read the build artifact: {error.strerror}.",
-            where=str(path),
-            remedy=_READABLE,
-        ) from error
-    with file:
-        yield file
-
-
-def _refuse_other(digest: str, settings: Settings) -> None:
-    """Raise `ArtifactFault` if FLASH_ARTIFACT_SHA256 is a different SHA-256."""
-    if settings.artifact_sha256 not in (None, digest):
-        raise ArtifactFault(
-            f"The build artifact is not the expected one: its SHA-256 is {digest}.",
-            where=str(settings.artifact_path),
-            remedy=f"provide the artifact whose SHA-256 is {settings.artifact_sha256}, or correct "
-            "FLASH_ARTIFACT_SHA256.",
-        )
 
 
 class _Artifact:
@@ -196,7 +123,7 @@ class _Artifact:
         self.target = target
         if settings.artifact_sha256 is not None:
             # Before anything is unpacked; `extract` compares what it has unpacked.
-            _refuse_other(hashlib.file_digest(file, "sha256").hexdigest(), settings)
+            refuse_other(hashlib.file_digest(file, "sha256").hexdigest(), settings)
         self._file = file
         self._limits = Limits(settings.artifact_max_members, settings.artifact_max_bytes)
 
@@ -225,7 +152,7 @@ class _Artifact:
         files.mkdir()
         self._file.seek(0)
         members, digest = extract(self._file, files, self._limits, str(self.path))
-        _refuse_other(digest, self.settings)
+        refuse_other(digest, self.settings)
         if os.path.lexists(files / MARKER):
             raise ArtifactFault(
                 f"The build artifact contains {MARKER}, a name that is reserved for the runtime.",

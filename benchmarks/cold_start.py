@@ -22,7 +22,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections import Counter
@@ -138,8 +137,7 @@ def theirs(case: Case, place: Path, variables: dict[str, str]) -> Start:
     """The vendor's generated handler under plain uvicorn."""
     directory = place / "app"
     if not directory.exists():
-        with tarfile.open(case.artifact) as tar:
-            tar.extractall(directory, filter="data")
+        vendor.unpack(case.artifact, directory)
     return watch(
         lambda port, log: vendor.start(directory, case.resource, port, log, **variables), place / "log.txt"
     )

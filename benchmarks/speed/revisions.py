@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
-import tarfile
 from pathlib import Path
 
 _ROOT = Path(__file__).parent.parent.parent
@@ -27,8 +25,9 @@ def is_dirty(repository: Path = _ROOT) -> bool:
 
 def export(commit: str, directory: Path, repository: Path = _ROOT) -> None:
     """Write the files of that commit into the directory."""
-    with tarfile.open(fileobj=io.BytesIO(_git(repository, "archive", "--format=tar", commit))) as tar:
-        tar.extractall(directory, filter="data")
+    archive = _git(repository, "archive", "--format=tar", commit)
+    directory.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["tar", "xf", "-", "-C", directory], input=archive, check=True)
 
 
 def _git(repository: Path, *arguments: str) -> bytes:

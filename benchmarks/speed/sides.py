@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -173,6 +172,5 @@ def build() -> Path:
     """The artifact, as the vendor's own tool builds it; also unpacked into APPLICATION."""
     artifact = vendor.build(APPS / "flash", TAG)
     shutil.rmtree(APPLICATION, ignore_errors=True)
-    with tarfile.open(artifact) as tar:
-        tar.extractall(APPLICATION, filter="data")
+    vendor.unpack(artifact, APPLICATION)
     return artifact

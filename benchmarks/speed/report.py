@@ -164,7 +164,7 @@ def cold_starts(results: Results) -> list[str]:
             "From before the process is started to the first answer of `/ping`. This project and the",
             f"vendor's worker serve the same artifact of the vendor's `flash build`. `{starts.UNPACKED}`:",
             "from a directory where it lies unpacked, and compiled by an earlier start.",
-            f"`{starts.PACKED}`: into an empty directory; this project unpacks it of its own accord, and",
+            f"`{starts.PACKED}`: into an empty directory; this project unpacks it by itself, and",
             "for the vendor's worker `tar` does before it starts. The vendor's worker and FastAPI answer",
             "nothing before they can serve, so they have no 204. All packages were compiled when they",
             "were installed.",

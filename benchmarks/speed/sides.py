@@ -52,7 +52,7 @@ class Side:
     only: tuple[str, ...] = ()
     """The cases that it is there for; all, where empty."""
     unpacks: bool = False
-    """Whether it unpacks an artifact of its own accord."""
+    """Whether it unpacks an artifact by itself."""
 
     def environ_for(self, port: int, workers: int = 1) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}

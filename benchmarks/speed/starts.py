@@ -2,7 +2,7 @@
 
 Each runtime serves the same artifact of the vendor's `flash build`, in two ways: from a directory where it
 lies unpacked, compiled by an earlier start; and from the artifact itself, into an empty directory. This
-project unpacks it of its own accord; the vendor's image does so first of all, and `tar` stands in for that
+project unpacks it by itself; the vendor's image does so first of all, and `tar` stands in for that
 here.
 """
 

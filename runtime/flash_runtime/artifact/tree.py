@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,9 +55,9 @@ class Tree:
     def write(self, parts: Sequence[str], source: BinaryIO, mode: int, mtime: float) -> None:
         """Write what `source` has into a file; one of that name is replaced."""
         directory = self._directory(tuple(parts[:-1]))
-        with open(os.open(parts[-1], _FILE, 0o600, dir_fd=directory), "wb", buffering=0) as file:  # noqa: PTH123
-            while chunk := source.read(_CHUNK):
-                file.write(chunk)
+        with open(os.open(parts[-1], _FILE, 0o600, dir_fd=directory), "wb") as file:  # noqa: PTH123
+            shutil.copyfileobj(source, file, _CHUNK)
+            file.flush()
             os.fchmod(file.fileno(), mode)
             os.utime(file.fileno(), (mtime, mtime))
 
@@ -94,7 +95,7 @@ class Tree:
             raise NotInTree(f"a member below more than {_DEEPEST} directories")
         if sum(len(os.fsencode(part)) + 1 for part in parts) > self._room:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        # Only what is opened from the last one on need not be checked again.
+        # What the last one is below was opened already, so none of it is a link.
         start = len(known) if parts[: len(known)] == known else 0
         current = os.dup(descriptor if start else self._root)
         for part in parts[start:]:

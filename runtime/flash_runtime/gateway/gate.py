@@ -150,7 +150,8 @@ class Gate:
 
     def on_lost(self, request: GatewayRequest) -> None:
         """The client has left."""
-        self._interrupt(request, Outcome.GONE_RUNNING if request.submitted else Outcome.GONE_WAITING)
+        running = request.exchange is not None
+        self._interrupt(request, Outcome.GONE_RUNNING if running else Outcome.GONE_WAITING)
 
     def on_flushed(self, request: GatewayRequest) -> None:
         """The client has taken what was written: a response ends with that, a stream may go on."""

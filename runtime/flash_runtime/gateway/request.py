@@ -94,7 +94,6 @@ class GatewayRequest:
         "counted",
         "exchange",
         "head",
-        "in_lane",
         "keep_alive",
         "outcome",
         "path_values",
@@ -103,7 +102,6 @@ class GatewayRequest:
         "size",
         "started",
         "status",
-        "submitted",
         "target",
         "timeout",
         "whole",
@@ -131,14 +129,10 @@ class GatewayRequest:
         """Seconds that it may take, from then on."""
         self.path_values: Values = {}
         self.exchange: Exchange | None = None
-        """Its way to the application, once it was submitted."""
+        """Its way to the application, from the submit to its end."""
         self._lane: Lane | None = None
         self._start: Start | None = None
         """Callback that identifies this request in its admission lane."""
-        self.in_lane = False
-        """Whether it has entered its lane, or was refused there."""
-        self.submitted = False
-        """Whether the application got it."""
         self._unacknowledged = 0
         """Bytes of the response that the client took, and that the application has not heard of."""
         self.status = 0
@@ -174,9 +168,13 @@ class GatewayRequest:
     def enter_lane(self, start: Start) -> bool:
         """Run, now or when its turn comes: its lane calls `start`. False if there is no room for it."""
         assert self._lane is not None, "its turn has come"
-        self.in_lane = True
         self._start = start
         return self._lane.enter(start)
+
+    @property
+    def in_lane(self) -> bool:
+        """Whether it has entered its lane, and has not ended."""
+        return self._start is not None
 
     def leave_lane(self) -> None:
         """Give its place in the lane to the next request."""
@@ -203,7 +201,6 @@ class GatewayRequest:
             connection.server,
             connection.client,
         )
-        self.submitted = True
         self.exchange = Exchange(request, self.target.responder, self)
         return self.exchange
 

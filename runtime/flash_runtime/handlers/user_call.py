@@ -20,7 +20,7 @@ class UserCall(Protocol):
         """Decode the request and make the call. Returns what the call returns, or an awaitable of that."""
 
     def running(self) -> AbstractContextManager[object]:
-        """A context for user code: `answer` enters it around `run`, and around the awaitable."""
+        """A context for user code: `respond` enters it around `run`, and around the awaitable."""
 
     def result(self, value: Any) -> Reply:
         """The reply to a call that returned `value`. It may raise: `failure` then replies."""

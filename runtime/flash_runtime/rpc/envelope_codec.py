@@ -9,7 +9,7 @@ from flash_runtime.errors import CallFault
 from flash_runtime.rpc import envelope
 from flash_runtime.rpc.envelope import BadEnvelope
 from flash_runtime.rpc.instances import Instance
-from flash_runtime.rpc.invocation import Arguments, Invocation
+from flash_runtime.rpc.invocation import CallArguments, Invocation
 from flash_runtime.rpc.pickles import UNPICKLABLE
 from flash_runtime.usercode.tracebacks import text_of
 
@@ -49,12 +49,12 @@ class EnvelopeCodec:
             create_new_instance=bool(header.get("create_new_instance", True)),
         )
 
-    def decode_arguments(self) -> Arguments:
+    def decode_arguments(self) -> CallArguments:
         try:
             value = envelope.unpack_value(self._body, self._header, self._start)
             args, kwargs, *constructor = value
             constructor_args, constructor_kwargs = constructor or ((), {})
-            return Arguments(list(args), dict(kwargs), list(constructor_args), dict(constructor_kwargs))
+            return CallArguments(list(args), dict(kwargs), list(constructor_args), dict(constructor_kwargs))
         except BaseException as error:  # noqa: BLE001  a pickle may raise anything
             raise CallFault(400, f"The arguments cannot be unpickled: {text_of(error)}.") from None
 

@@ -21,7 +21,7 @@ from flash_runtime.rpc import live_source as live
 from flash_runtime.rpc.capture import Capture, capturing
 from flash_runtime.rpc.envelope_codec import EnvelopeCodec
 from flash_runtime.rpc.instances import LONGEST_ID, Instance, Instances
-from flash_runtime.rpc.invocation import Arguments, Codec, Invocation, check_arguments
+from flash_runtime.rpc.invocation import CallArguments, Codec, Invocation, check_arguments
 from flash_runtime.rpc.json_codec import JsonCodec
 from flash_runtime.usercode.gpu_errors import GpuError, release_memory
 from flash_runtime.usercode.tracebacks import kind_of, text_of, trace_of
@@ -80,7 +80,9 @@ class Execute(ThreadResponder):
             )
         return live.define(invocation)
 
-    def instance(self, class_: Callable[..., Any], invocation: Invocation, arguments: Arguments) -> Instance:
+    def instance(
+        self, class_: Callable[..., Any], invocation: Invocation, arguments: CallArguments
+    ) -> Instance:
         """The instance whose method is to be called, or a new one. Raises `CallFault`."""
         name, wanted = invocation.name, invocation.instance_id
         if wanted is not None and len(wanted) > LONGEST_ID:
@@ -125,7 +127,9 @@ class _Execution:
         check_arguments(found, invocation.name, arguments.args, arguments.kwargs)
         return found(*arguments.args, **arguments.kwargs)
 
-    def _call_method(self, class_: Callable[..., Any], invocation: Invocation, arguments: Arguments) -> Any:
+    def _call_method(
+        self, class_: Callable[..., Any], invocation: Invocation, arguments: CallArguments
+    ) -> Any:
         name = f"{invocation.name}.{invocation.method}"
         if invocation.method.startswith("_") and invocation.method != "__call__":
             raise CallFault(403, f"`{invocation.method}` is private. Call a public method.")

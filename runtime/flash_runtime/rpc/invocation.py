@@ -25,7 +25,7 @@ class Invocation:
     modules: dict[str, str] = field(default_factory=dict)
 
 
-class Arguments(NamedTuple):
+class CallArguments(NamedTuple):
     """What a function or method is called with, and the constructor of the method's class."""
 
     args: list[Any]
@@ -40,7 +40,7 @@ class Codec(Protocol):
     def decode_invocation(self) -> Invocation:
         """What the request asks for, without its arguments. Raises `CallFault`."""
 
-    def decode_arguments(self) -> Arguments:
+    def decode_arguments(self) -> CallArguments:
         """Add the arguments. Decoding them may run code that the caller names. Raises `CallFault`."""
 
     def encode_result(self, value: Any, stdout: str, instance: Instance | None) -> Reply:

@@ -16,7 +16,7 @@ from flash_runtime.dispatch.responder import Reply
 from flash_runtime.errors import CallFault
 from flash_runtime.handlers.results import to_json
 from flash_runtime.rpc.instances import Instance
-from flash_runtime.rpc.invocation import Arguments, Invocation
+from flash_runtime.rpc.invocation import CallArguments, Invocation
 from flash_runtime.rpc.pickles import pickled, unpickled
 from flash_runtime.usercode.tracebacks import text_of
 
@@ -75,10 +75,10 @@ class JsonCodec:
             modules=request.modules or {},
         )
 
-    def decode_arguments(self) -> Arguments:
+    def decode_arguments(self) -> CallArguments:
         request = self._request
         read = _as_it_is if request.serialization_format == "json" else unpickled
-        return Arguments(
+        return CallArguments(
             [read(each) for each in request.args],
             {name: read(each) for name, each in request.kwargs.items()},
             [read(each) for each in request.constructor_args],
